@@ -1,0 +1,40 @@
+# Two words are enough: `make demo` and `make test`. Everything lands in .venv and .state of this checkout.
+SHELL := /bin/sh
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+COUNT ?= 20
+ARGS  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt stress bench clean
+
+help: ## what one can make here
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(READY) ## a server, a daemon, three jobs by plain SQL, their log, their outcomes
+	@$(BIN)/leasehold demo
+
+test: $(READY) ## every test; LEASEHOLD_TEST_DSN=postgresql://... instead of the embedded server
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## formatting, lint, types, and which room may import which
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache >.venv/imports.log 2>&1 \
+	  || { tail -n 30 .venv/imports.log 2>/dev/null; exit 1; }
+	@echo "check: formatting, lint, types and rooms are in order"
+
+fmt: $(READY) ## make it look as it should
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+stress: $(READY) ## the races and faults, COUNT times under CPU load
+	@scripts/stress $(BIN)/python $(COUNT)
+
+bench: $(READY) ## ratios, both sides measured in the same run
+	@$(BIN)/python tests/bench/bench.py
+
+clean: ## remove what the other words made
+	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+
+$(READY): pyproject.toml scripts/setup
+	@scripts/setup $(VENV)
+	@touch $@

@@ -1,0 +1,19 @@
+"""What an adapter is: the dialect an agent speaks. Pure: no I/O, no clock, no database, no asyncio."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from leasehold.models import Command, Event, Run, Verdict
+
+
+class Adapter(Protocol):
+    """A fold over one run's stdout. Replaying the file from its start rebuilds the same state."""
+
+    def launch(self, run: Run, workspace: str) -> Command:
+        """How to start this agent on that run; `workspace` is the directory it will run in."""
+
+    def receive(self, line: bytes) -> Sequence[Event] | None:
+        """What one whole line of stdout means; None: it is plain output."""
+
+    def verdict(self, exit_code: int) -> Verdict:
+        """How the run ended, of an agent that left by itself and all of whose words were received."""

@@ -1,0 +1,89 @@
+"""Any program: prompt on stdin or in argv, plain text or JSON lines out. If it fails, one run fails.
+
+A line of stdout that is a JSON object whose `type` is in VOCABULARY is an event; every other byte is output.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from leasehold.models import Command, Event, Run, Verdict
+
+VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "result", "error")
+"""The `type` values that become events. `sql/README.md` says what each may carry."""
+
+
+class CommandAdapter:
+    """The dialect of plain programs."""
+
+    def __init__(self) -> None:
+        self._result: dict[str, Any] | None = None
+
+    def launch(self, run: Run, workspace: str) -> Command:
+        """Fill the placeholders of the agent's command; the prompt goes to stdin as well."""
+        words = {
+            "{prompt}": run.prompt,
+            "{workspace}": workspace,
+            "{job_id}": str(run.job_id),
+            "{run_id}": str(run.id),
+        }
+        env = {
+            **run.env,
+            "LEASEHOLD_JOB_ID": str(run.job_id),
+            "LEASEHOLD_RUN_ID": str(run.id),
+            "LEASEHOLD_ATTEMPT": str(run.attempt),
+            "LEASEHOLD_TENANT": run.tenant,
+        }
+        argv = (*run.launcher, *(_fill(word, words) for word in run.command))
+        return Command(argv=argv, stdin=run.prompt.encode(), env=env)
+
+    def receive(self, line: bytes) -> Sequence[Event] | None:
+        """One event, or None: plain output."""
+        said = _object(line)
+        if said is None or said.get("type") not in VOCABULARY:
+            return None
+        kind = str(said.pop("type"))
+        if kind == "result":
+            self._result = said
+        return (_event(kind, said),)
+
+    def verdict(self, exit_code: int) -> Verdict:
+        """The exit code first, then what the agent said of itself in its last `result` line."""
+        said = self._result or {}
+        value = said.get("value", {key: item for key, item in said.items() if key not in ("ok", "message")} or None)
+        if exit_code != 0:
+            return Verdict("failed", "exit_code", f"exited with code {exit_code}", value)
+        if said.get("ok") is False:
+            message = _text(said.get("message")) or "the agent said that it failed"
+            return Verdict("failed", "agent_error", message, value)
+        return Verdict("succeeded", result=value)
+
+
+def _fill(word: str, words: dict[str, str]) -> str:
+    """Replace placeholders in one pass, so that a prompt that contains one is left as it is."""
+    parts, rest = [], word
+    while rest:
+        at, name = min(((rest.find(n), n) for n in words if n in rest), default=(-1, ""))
+        if at < 0:
+            break
+        parts += [rest[:at], words[name]]
+        rest = rest[at + len(name) :]
+    return "".join([*parts, rest])
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _event(kind: str, said: dict[str, Any]) -> Event:
+    message = next((text for key in ("message", "text", "name") if (text := _text(said.get(key)))), None)
+    phase = _text(said.get("phase")) if kind == "progress" else None
+    return Event(kind, message, said, "error" if kind == "error" else "info", phase)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,69 @@
+"""The command line: one function each, no logic. If it fails, one command fails, with a message, a hint and an exit code."""
+
+import sys
+
+import click
+import typer
+
+from leasehold import __version__
+from leasehold.cli import daemon, doctor, jobs, tail
+from leasehold.cli.console import complain
+from leasehold.errors import BadSettings, LeaseholdError, SchemaNewer, SchemaOutdated
+
+FAILED, USAGE, NEWER, CONFIGURATION = 1, 2, 57, 78
+"""Exit codes: the command failed; wrong usage; the schema is newer or breaking; the configuration is wrong."""
+
+app = typer.Typer(
+    name="leasehold",
+    help="Run AI agents as leased subprocesses, with PostgreSQL as the only API.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 57 the schema is newer than this program, 78 configuration.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for room in (daemon, jobs, tail, doctor):
+    room.register(app)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """The `leasehold` command."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        code = leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except LeaseholdError as error:
+        complain(error)
+        code = _code(error)
+    except BaseExceptionGroup as group:
+        code = _explain(group)
+    sys.exit(code or 0)
+
+
+def _explain(group: BaseExceptionGroup[BaseException]) -> int:
+    """One accident ends a task group and cancels the rest: name that one."""
+    expected, rest = group.split(LeaseholdError)
+    if expected is None or rest is not None:
+        raise group
+    first: BaseException = expected
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, LeaseholdError)
+    complain(first)
+    return _code(first)
+
+
+def _code(error: LeaseholdError) -> int:
+    if isinstance(error, SchemaNewer):
+        return NEWER
+    return CONFIGURATION if isinstance(error, BadSettings | SchemaOutdated) else FAILED

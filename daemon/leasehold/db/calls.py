@@ -1,0 +1,154 @@
+"""Every SQL function the daemon calls, one method each, same name. If a call fails, its caller decides what fails."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import asyncpg
+import structlog
+from anyio import sleep
+
+from leasehold.db.away import AWAY, Weather, named_errors
+from leasehold.db.connect import connect_pool
+from leasehold.loops import jittered
+from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+Rows = list[asyncpg.Record]
+
+
+class Database:
+    """A pool and the functions behind it. Raises AWAY, WorkerClosed or RunRefused; anything else is our mistake."""
+
+    def __init__(self, pool: asyncpg.Pool, weather: Weather) -> None:
+        self._pool = pool
+        self._weather = weather
+
+    async def _fetch(self, statement: str, *arguments: object) -> Rows:
+        with self._weather.watched(), named_errors():
+            async with self._pool.acquire(timeout=10) as connection:
+                rows: Rows = await connection.fetch(statement, *arguments)
+                return rows
+
+    async def register_worker(
+        self, instance: str, host_id: str, boot_id: str, keeper_id: str, version: str, capacity: int,
+        queues: Sequence[str] | None, lease: timedelta,
+    ) -> Worker:  # fmt: skip
+        """Begin a life of this daemon; its lease runs from the database's clock."""
+        rows = await self._fetch(
+            "select * from leasehold.register_worker($1, $2, $3, $4, $5, $6, $7, $8)",
+            instance, host_id, boot_id, keeper_id, version, capacity, queues, lease,
+        )  # fmt: skip
+        return Worker(rows[0]["worker"], rows[0]["token"])
+
+    async def adopt(self, worker: Worker, kept: Sequence[RunKey], lease: timedelta) -> list[tuple[str, RunKey]]:
+        """Take over the runs of older lives of this instance: (`adopted` | `ended`, run)."""
+        rows = await self._fetch(
+            "select * from leasehold.adopt($1, $2, $3, $4, $5)",
+            worker.id, worker.token, [key.id for key in kept], [key.token for key in kept], lease,
+        )  # fmt: skip
+        return [(row["what"], RunKey(row["run_id"], row["run_token"])) for row in rows]
+
+    async def listen_again(self) -> None:
+        """Arm the bell: the next producer that makes work rings."""
+        await self._fetch("select leasehold.listen_again()")
+
+    async def claim(self, worker: Worker, slots: int) -> list[Claim]:
+        """Open up to `slots` runs. Ids only: bodies come from `read_runs`."""
+        rows = await self._fetch("select * from leasehold.claim($1, $2, $3)", worker.id, worker.token, slots)
+        return [Claim(RunKey(row["run_id"], row["run_token"]), row["job_id"], row["attempt"]) for row in rows]
+
+    async def read_runs(self, worker: Worker, runs: Collection[int]) -> list[Run]:
+        """The bodies of live runs of this worker; runs that are not (any more) are left out."""
+        rows = await self._fetch("select * from leasehold.read_runs($1, $2, $3)", worker.id, worker.token, list(runs))
+        return [_run(row) for row in rows]
+
+    async def renew(self, worker: Worker, runs: Collection[int], lease: timedelta) -> list[tuple[str, int | None, str]]:
+        """Extend the lease and hear what is pending: (`renewed` | `lost` | `unnamed` | `cancel`, run, detail)."""
+        rows = await self._fetch(
+            "select * from leasehold.renew($1, $2, $3, $4)", worker.id, worker.token, list(runs), lease
+        )
+        return [(row["what"], row["run_id"], row["detail"] or "") for row in rows]
+
+    async def start_run(self, worker: Worker, run: RunKey, identity: dict[str, Any]) -> None:
+        """The run's process lives; `identity` says which one it is. Repeatable."""
+        await self._fetch(
+            "select leasehold.start_run($1, $2, $3, $4, $5)", worker.id, worker.token, run.id, run.token, identity
+        )
+
+    async def append_events(self, rows: Sequence[EventRow]) -> set[int]:
+        """Append events of many runs; answers the runs that were refused. Exactly once by each row's mark."""
+        refused = await self._fetch(
+            "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
+            [row.run.id for row in rows], [row.run.token for row in rows], [row.mark for row in rows],
+            [row.event.kind for row in rows], [row.event.level for row in rows], [row.event.phase for row in rows],
+            [row.event.message for row in rows], [row.event.data for row in rows],
+        )  # fmt: skip
+        return {row[0] for row in refused}
+
+    async def append_output(self, rows: Sequence[OutputRow]) -> set[int]:
+        """Append output of many runs; answers the runs that were refused. A chunk that is there is skipped."""
+        refused = await self._fetch(
+            "select * from leasehold.append_output($1, $2, $3, $4, $5)",
+            [row.run.id for row in rows], [row.run.token for row in rows], [row.stream for row in rows],
+            [row.offset for row in rows], [row.raw for row in rows],
+        )  # fmt: skip
+        return {row[0] for row in refused}
+
+    async def finish_run(
+        self, worker: Worker, run: RunKey, verdict: Verdict, exit_code: int | None, signal: int | None,
+        resources: dict[str, Any], output: dict[str, Any],
+    ) -> Settled:  # fmt: skip
+        """Settle a run whose tree is gone. The first verdict wins; the same again is harmless."""
+        rows = await self._fetch(
+            "select * from leasehold.finish_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            worker.id, worker.token, run.id, run.token, verdict.outcome, verdict.reason, verdict.message,
+            exit_code, signal, verdict.result, resources, output,
+        )  # fmt: skip
+        return Settled(rows[0]["disposition"], rows[0]["job_status"], rows[0]["retry_at"])
+
+    async def watch_workers(self) -> Rows:
+        """All workers that are not closed: (worker, renewals, lease, expired)."""
+        return await self._fetch("select * from leasehold.watch_workers()")
+
+    async def reap(self, worker: Worker, suspects: Sequence[int], renewals: Sequence[int]) -> Rows:
+        """End the runs of workers seen dead: (run_id, job_id, lost_worker, instance, job_status)."""
+        return await self._fetch(
+            "select * from leasehold.reap($1, $2, $3, $4)", worker.id, worker.token, list(suspects), list(renewals)
+        )
+
+    async def next_due(self, worker: Worker) -> timedelta | None:
+        """How long until the earliest job whose time has not come yet; None: there is none."""
+        rows = await self._fetch("select leasehold.next_due($1)", worker.id)
+        due: timedelta | None = rows[0][0]
+        return due
+
+    async def deregister_worker(self, worker: Worker) -> None:
+        """End this life; refused while it has live runs."""
+        await self._fetch("select leasehold.deregister_worker($1, $2)", worker.id, worker.token)
+
+    async def patiently(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make `call` until Postgres answers. It may be made twice, so it must not mind that."""
+        while True:
+            try:
+                return await call(*args, **kwargs)
+            except AWAY:
+                await sleep(jittered(0.5))
+
+
+def _run(row: asyncpg.Record) -> Run:
+    body = dict(row)
+    body["key"] = RunKey(body.pop("run_id"), body.pop("run_token"))
+    for name in ("command", "launcher"):
+        body[name] = tuple(body[name] or ())
+    return Run(**body)
+
+
+@asynccontextmanager
+async def open_database(dsn: str, name: str, size: int, *, own_lock: str | None = None) -> AsyncIterator[Database]:
+    """A pool of up to `size` connections; with `own_lock` each of them holds that session lock or is refused."""
+    async with connect_pool(dsn, name, size, own_lock) as pool:
+        yield Database(pool, Weather(name))

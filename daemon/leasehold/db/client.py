@@ -1,0 +1,133 @@
+"""What the command line asks of the database: plain SQL that any client could send. If it fails, one command fails."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+
+from leasehold.db.away import AWAY
+from leasehold.db.connect import connect, speak_json
+from leasehold.errors import DatabaseAway, DatabaseRefused
+
+Row = dict[str, Any]
+
+
+class Client:
+    """One connection and the users' side of the schema."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, statement: str, *arguments: object) -> list[Row]:
+        """Rows of `statement`. Raises DatabaseRefused with SQLSTATE and hint, or DatabaseAway."""
+        with told():
+            return [dict(row) for row in await self._connection.fetch(statement, *arguments)]
+
+    async def enqueue(self, fields: Mapping[str, object]) -> Row:
+        """Call `leasehold.enqueue` with the given named arguments: job_id and disposition."""
+        named = ", ".join(f"{name} => ${number}" for number, name in enumerate(fields, 1))
+        return (await self.rows(f"select * from leasehold.enqueue({named})", *fields.values()))[0]  # noqa: S608 names are ours
+
+    async def cancel(self, job: int, reason: str | None) -> str:
+        """`cancelled` or `requested`."""
+        return str((await self.rows("select leasehold.cancel($1, $2) as answer", job, reason))[0]["answer"])
+
+    async def retry(self, job: int) -> str:
+        """`queued` or `deferred`."""
+        return str((await self.rows("select leasehold.retry($1) as answer", job))[0]["answer"])
+
+    async def jobs(self, limit: int) -> list[Row]:
+        """The newest jobs, newest first."""
+        return await self.rows("select * from leasehold.job_overview order by id desc limit $1", limit)
+
+    async def job(self, job: int) -> Row | None:
+        """One job as `job_overview` shows it."""
+        found = await self.rows("select * from leasehold.job_overview where id = $1", job)
+        return found[0] if found else None
+
+    async def stats(self) -> list[Row]:
+        """`queue_stats`: counts and ages by queue, tenant and agent."""
+        return await self.rows("select * from leasehold.queue_stats")
+
+    async def runs(self, job: int) -> list[Row]:
+        """All attempts at one job, oldest first."""
+        return await self.rows(
+            "select id, attempt, status, outcome, reason, message, exit_code, signal, worker_id, started_at, ended_at,"
+            " resources, output from leasehold.runs where job_id = $1 order by attempt",
+            job,
+        )
+
+    async def events(self, job: int, after: int) -> list[Row]:
+        """Events of one job behind `after`. Gapless, so `seq` alone is a cursor that never skips."""
+        return await self.rows(
+            "select seq, at, run_id, level, phase, kind, message, data from leasehold.events"
+            " where job_id = $1 and seq > $2 order by seq limit 500",
+            job, after,
+        )  # fmt: skip
+
+    async def output(self, job: int, shown: Mapping[tuple[int, str], int]) -> list[Row]:
+        """Output of one job's runs behind the offsets in `shown`, in the order it was stored."""
+        streams = list(shown)
+        return await self.rows(
+            "select o.at, o.run_id, o.stream, o.byte_offset, o.bytes from leasehold.output o"
+            " left join unnest($2::bigint[], $3::text[], $4::bigint[]) as s(run_id, stream, upto) using (run_id, stream)"
+            " where o.job_id = $1 and o.byte_offset >= coalesce(s.upto, 0)"
+            " and o.run_id in (select id from leasehold.runs where job_id = $1)"
+            " order by o.at, o.run_id, o.stream, o.byte_offset limit 500",
+            job, [run for run, _ in streams], [stream for _, stream in streams], list(shown.values()),
+        )  # fmt: skip
+
+    async def changes_start(self) -> tuple[str, int, int]:
+        """A cursor behind which lies everything that commits from now on."""
+        rows = await self.rows("select pg_snapshot_xmin(pg_current_snapshot())::text as xid")
+        return rows[0]["xid"], 0, 0
+
+    async def changes(self, after: tuple[str, int, int]) -> list[Row]:
+        """Events of all jobs behind the cursor (xid, job, seq), below the oldest open transaction: never skips (X20)."""
+        return await self.rows(
+            "select xid::text as xid, job_id, seq, at, run_id, level, phase, kind, message, data from leasehold.events"
+            " where (xid, job_id, seq) > ($1::text::xid8, $2::bigint, $3::int)"
+            " and xid < pg_snapshot_xmin(pg_current_snapshot()) order by xid, job_id, seq limit 500",
+            *after,
+        )
+
+    async def health(self) -> Row:
+        """What `leasehold doctor` shows of the server."""
+        return (await self.rows(
+            "select current_setting('server_version') as server, current_user as login,"
+            " (select count(*) from leasehold.workers where state = 'alive' and lease_expires_at > leasehold.clock())"
+            " as live_workers, (select count(*) from leasehold.jobs where status = 'queued') as queued,"
+            " (select count(*) from leasehold.runs where ended_at is null) as live_runs"
+        ))[0]  # fmt: skip
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn what Postgres says into errors with a message and a hint."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if isinstance(error, AWAY):
+            raise DatabaseAway(str(error)) from error
+        raise DatabaseRefused(error.sqlstate or "", _message(error), getattr(error, "hint", "") or "") from error
+    except AWAY as error:
+        raise DatabaseAway(str(error) or "the database does not answer") from error
+
+
+def _message(error: asyncpg.PostgresError) -> str:
+    if error.sqlstate in ("3F000", "42P01", "42883"):
+        return f"{error} (has `leasehold migrate` been run on this database?)"
+    return str(error)
+
+
+@asynccontextmanager
+async def open_client(dsn: str) -> AsyncIterator[Client]:
+    """A client for one command."""
+    with told():
+        connection = await connect(dsn, "leasehold cli")
+    try:
+        await speak_json(connection)
+        yield Client(connection)
+    finally:
+        await connection.close(timeout=2)

@@ -1,0 +1,74 @@
+"""How connections to Postgres are made: bounded, labelled, without a statement we did not ask for."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+from anyio import fail_after
+
+from leasehold.errors import InstanceTaken
+
+PATIENCE = 5.0
+"""Seconds to wait for a new connection, and for the lock of an instance whose last life has just died."""
+
+
+class Connection(asyncpg.Connection):
+    """A connection whose session state is its own: a released one is not reset, so it keeps its session lock."""
+
+    def get_reset_query(self) -> str:
+        """Nothing to reset: we set nothing per call, and it would be one more round trip each time."""
+        return ""
+
+
+@asynccontextmanager
+async def connect_pool(dsn: str, name: str, size: int, own_lock: str | None) -> AsyncIterator[asyncpg.Pool]:
+    """A pool that keeps one connection when idle; every statement has a time limit."""
+
+    async def prepare(connection: asyncpg.Connection) -> None:
+        await speak_json(connection)
+        if own_lock is not None:
+            await _take_lock(connection, own_lock)
+
+    async with asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        max_inactive_connection_lifetime=60,
+        timeout=PATIENCE,
+        command_timeout=20,
+        connection_class=Connection,
+        init=prepare,
+        server_settings={"application_name": name, "lock_timeout": "5s", "jit": "off"},
+    ) as pool:
+        yield pool
+
+
+async def connect(dsn: str, name: str) -> asyncpg.Connection:
+    """One plain connection."""
+    return await asyncpg.connect(dsn, timeout=PATIENCE, server_settings={"application_name": name})
+
+
+async def speak_json(connection: asyncpg.Connection) -> None:
+    """Python values in, Python values out, for jsonb columns and arguments."""
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode, decoder=json.loads)
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)
+
+
+async def _take_lock(connection: asyncpg.Connection, lock: str) -> None:
+    try:
+        with fail_after(2 * PATIENCE):
+            await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", lock)
+    except asyncpg.LockNotAvailableError as error:
+        raise InstanceTaken(f"another daemon holds {lock}") from error

@@ -1,0 +1,27 @@
+"""Is the schema the one this program needs? Asked at start and now and then; if not, the daemon leaves."""
+
+import structlog
+
+from leasehold.db.connect import connect
+from leasehold.db.migrate import check_schema, migrate
+
+log = structlog.get_logger()
+
+
+async def require_schema(dsn: str) -> None:
+    """Raises SchemaOutdated, SchemaChanged, or SchemaNewer when a newer migration breaks us."""
+    connection = await connect(dsn, "leasehold schema")
+    try:
+        if warning := await check_schema(connection):
+            log.warning("schema_newer_tolerated", detail=warning)
+    finally:
+        connection.terminate()
+
+
+async def bring_up_to_date(dsn: str) -> list[str]:
+    """Run the migrations; names of what was applied."""
+    connection = await connect(dsn, "leasehold migrate")
+    try:
+        return await migrate(connection)
+    finally:
+        connection.terminate()

@@ -1,0 +1,120 @@
+"""Reads /proc and signals what it found there, never by a bare pid. If it fails, a sweep sees too little."""
+
+import os
+import signal
+
+GONE = frozenset("ZXx")
+"""States of a process that can do nothing any more."""
+
+
+class Process:
+    """One process, as it was when it was looked at; `start` (clock ticks since boot) tells it from a later pid."""
+
+    __slots__ = ("name", "pgrp", "pid", "ppid", "session", "start", "state", "threads")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        head, _, tail = stat.rpartition(b")")
+        fields = tail.split()
+        self.pid = pid
+        self.name = head.partition(b"(")[2].decode("utf-8", "replace")
+        self.state = fields[0].decode("ascii")
+        self.ppid, self.pgrp, self.session = int(fields[1]), int(fields[2]), int(fields[3])
+        self.threads, self.start = int(fields[17]), int(fields[19])
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in GONE
+
+
+def read_bytes(path: str) -> bytes | None:
+    """The content of a small file, or None: it is gone, or not for us to read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def process(pid: int) -> Process | None:
+    """The process with that pid now, zombie or not."""
+    stat = read_bytes(f"/proc/{pid}/stat")
+    return Process(pid, stat) if stat else None
+
+
+def processes() -> dict[int, Process]:
+    """Every process there is, zombies left out."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (one := process(int(name))) is not None and one.alive:
+            found[one.pid] = one
+    return found
+
+
+def descendants(roots: set[int], everything: dict[int, Process]) -> list[Process]:
+    """The roots that live, and all below them."""
+    below: dict[int, list[int]] = {}
+    for one in everything.values():
+        below.setdefault(one.ppid, []).append(one.pid)
+    found, todo = set(), list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found:
+            found.add(pid)
+            todo += below.get(pid, ())
+    return [everything[pid] for pid in found if pid in everything]
+
+
+def own_children() -> list[int]:
+    """Pids of our direct children, zombies too. Exact: only we reap them, so nobody leaves while we read."""
+    me = os.getpid()
+    lists = [read_bytes(f"/proc/{me}/task/{task}/children") for task in os.listdir(f"/proc/{me}/task")]
+    if any(part is not None for part in lists):
+        return [int(pid) for part in lists if part for pid in part.split()]
+    return [one.pid for one in processes().values() if one.ppid == me]  # a kernel without PROC_CHILDREN
+
+
+def environ(pid: int, *names: bytes) -> dict[bytes, bytes]:
+    """Those variables of the process's environment that it was started with."""
+    found = {}
+    for pair in (read_bytes(f"/proc/{pid}/environ") or b"").split(b"\0"):
+        name, _, value = pair.partition(b"=")
+        if name in names:
+            found[name] = value
+    return found
+
+
+def send(target: Process, number: int) -> bool:
+    """Signal exactly that process; False: it is gone, or not ours to signal."""
+    try:
+        fd = os.pidfd_open(target.pid)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return _send_by_pid(target, number)  # out of descriptors: a kill must not wait for one
+    try:
+        now = process(target.pid)
+        if now is None or now.start != target.start:
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _send_by_pid(target: Process, number: int) -> bool:
+    try:
+        os.kill(target.pid, number)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,128 @@
+"""Structured logs: one JSON object a line for machines, or one readable line for eyes. If it fails, a line is lost."""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+from leasehold.settings import redact_dsn
+
+EVENTS: dict[str, str] = {
+    "daemon_starting": "The daemon begins: version, instance, state directory.",
+    "daemon_ready": "Everything is in place: claiming begins.",
+    "daemon_stopped": "The daemon has let go of everything.",
+    "schema_newer_tolerated": "The schema is newer than this program, but not in a way that breaks it.",
+    "worker_registered": "A life of this daemon began; the worker id is in every line about its runs.",
+    "runs_adopted": "What the last life left: taken over, ended meanwhile, unknown to the database.",
+    "runs_taken_up": "Runs that the database says are ours and we did not know: an answer was lost.",
+    "run_claimed": "A job became a run here.",
+    "run_adopted": "A run of an earlier life is followed from here on.",
+    "run_spawned": "The agent's process lives.",
+    "run_stopping": "The agent is asked to end, and why.",
+    "run_exited": "The process tree is gone, everything it wrote is stored.",
+    "run_settled": "The outcome is in the database; where the job goes from here.",
+    "run_late": "The outcome of a run that had been given up as lost arrived after all.",
+    "run_refused": "The database refused our word on a run: it has ended or belongs to somebody else.",
+    "run_lost": "A run is not ours any more; its tree is stopped.",
+    "run_crashed": "A mistake of ours while watching a run; the run is failed, the daemon goes on.",
+    "event_unstorable": "Postgres could not store something an agent said; a notice stands in its place.",
+    "claim_decided": "What the claim found, and what it decided.",
+    "renewal_failed": "The lease could not be renewed; how long the agents have left.",
+    "extend_failed": "The keeper did not hear of a renewal; the next one tells it again.",
+    "lease_lost": "Our lease had ended in the database: all runs here are stopped, then a new life begins.",
+    "reaped": "A run of a dead worker was ended; where its job goes from here.",
+    "listen_lost": "LISTEN lost its connection; polling until it is back.",
+    "listen_ready": "LISTEN is back.",
+    "database_away": "Postgres does not answer; said once until it does.",
+    "database_back": "Postgres answers again, and after how long.",
+    "keeper_ready": "The keeper answers: its version and the containment in force.",
+    "keeper_started": "No keeper answered, so one was started.",
+    "keeper_lost": "The keeper does not answer; nothing is claimed until it does.",
+    "keeper_back": "The keeper answers again.",
+    "keeper_superseded": "Another daemon has taken over the keeper: this one leaves.",
+    "last_resort_kill": "The keeper is away and a deadline is near: the daemon kills the tree itself.",
+    "stop_requested": "A signal asked us to leave.",
+    "detaching": "Leaving the agents to the keeper and the next daemon.",
+    "draining": "Waiting for the agents to end.",
+    "interrupting": "Stopping the agents; no attempt is used.",
+    "deregister_failed": "The end of this life could not be written; its lease will run out.",
+    "forget_failed": "A settled run's directory could not be removed.",
+    "chore_failed": "A periodic chore failed; the next turn tries again.",
+    "library": "A line from a library we use.",
+}
+"""The closed list of event names. Every line has `ts`, `level`, `event`; every line about a run has its identity too."""
+
+GLYPHS = {"debug": "·", "info": "•", "warning": "▲", "error": "✖", "critical": "✖"}
+COLOURS = {"debug": "2", "info": "36", "warning": "33", "error": "31;1", "critical": "31;1"}
+IDENTITY = ("job_id", "run_id", "attempt", "agent")
+HIDDEN = frozenset({"ts", "level", "event", "tenant", "worker", *IDENTITY})
+
+
+def configure(form: str, level: str) -> None:
+    """Set up all logging of this process: `form` is `json`, `pretty` or `auto` (pretty on a terminal)."""
+    pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.format_exc_info,
+            _redact,
+            _Pretty(colours=sys.stdout.isatty()) if pretty else _as_json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+
+
+class _Libraries(logging.Handler):
+    """Lines of libraries come in the same form as ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().warning("library", logger=record.name, message=record.getMessage())
+
+
+def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in line.items():
+        if isinstance(value, str) and ("://" in value or "password" in value):
+            line[name] = redact_dsn(value)
+    return line
+
+
+def _as_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    first = {name: line.pop(name) for name in ("ts", "level", "event") if name in line}
+    return json.dumps({**first, **line}, default=str, ensure_ascii=False)
+
+
+class _Pretty:
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+
+    def __call__(self, _logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+        return render(line, colours=self._colours)
+
+
+def render(line: Mapping[str, Any], *, colours: bool) -> str:
+    """One log line for eyes: time, what happened, to which run, and the rest."""
+
+    def paint(code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if colours else text
+
+    level = str(line.get("level", "info"))
+    when = str(line.get("ts", ""))[11:19]
+    who = "/".join(str(line[name]) for name in IDENTITY if name in line)
+    rest = " ".join(f"{name}={_value(line[name])}" for name in line if name not in HIDDEN and line[name] is not None)
+    colour = COLOURS.get(level, "0")
+    event = f"{line.get('event', '')!s:<17}"
+    head = f"{paint('2', when)} {paint(colour, GLYPHS.get(level, '•'))} {paint('1', event)}"
+    return f"{head} {paint('36', who.ljust(22))} {paint('2' if level == 'debug' else '0', rest)}".rstrip()
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text else text

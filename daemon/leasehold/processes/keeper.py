@@ -1,0 +1,158 @@
+"""The daemon's side of the keeper: one connection, reopened when lost. While it is away nothing is spawned or claimed."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from anyio import Event
+
+from leasehold.errors import KeeperAway
+from leasehold.models import Exit
+from leasehold.processes.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """What to start: `deadline` is CLOCK_BOOTTIME and was proved before the claim (rule 1); `grace` seconds before it TERM."""
+
+    run_id: int
+    token: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str | None
+    stdin: bytes | None
+    deadline: float
+    grace: float
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRun:
+    """What the keeper has of a run: a living tree, or its exit record."""
+
+    run_id: int
+    token: str
+    state: str
+    pid: int | None = None
+    start_time: int | None = None
+    cgroup: str | None = None
+    deadline: float | None = None
+    exit: Exit | None = None
+
+
+@dataclass(slots=True)
+class Tree:
+    """A living tree as we know it, for the day when the keeper is away."""
+
+    run: KeptRun
+    deadline: float
+    grace: float
+
+
+class Keeper:
+    """Requests to the keeper. Each raises KeeperAway when it does not answer in time."""
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.containment: Mapping[str, Any] = {}
+        self.connected = False
+        self._wire: Wire | None = None
+        self._trees: dict[int, Tree] = {}
+        self._exits: dict[int, Exit] = {}
+        self._waiting: dict[int, Event] = {}
+
+    @property
+    def rung(self) -> str:
+        """Which containment is in force: `cgroup` or `subreaper`."""
+        return str(self.containment.get("rung", "unknown"))
+
+    async def spawn(self, spec: Spawn) -> KeptRun:
+        """Start a run, or learn what became of it: a run id is started at most once."""
+        stdin = {"text": spec.stdin.decode()} if spec.stdin is not None else None
+        answer = await self._ask(
+            "spawn", run_id=spec.run_id, token=spec.token, argv=list(spec.argv), env=dict(spec.env), cwd=spec.cwd,
+            stdin=stdin, deadline=spec.deadline, grace=spec.grace, limits=dict(spec.limits),
+        )  # fmt: skip
+        kept = self._learn({**answer, "run_id": spec.run_id, "token": spec.token})
+        if kept.exit is None:
+            self._trees[spec.run_id] = Tree(kept, spec.deadline, spec.grace)
+        return kept
+
+    async def extend(self, runs: Collection[int], deadline: float) -> None:
+        """These runs may live until `deadline`; the keeper never moves one back."""
+        if runs:
+            await self._ask("extend", runs=list(runs), deadline=deadline)
+        for run_id in runs:
+            if tree := self._trees.get(run_id):
+                tree.deadline = max(tree.deadline, deadline)
+
+    async def stop(self, run_id: int, why: str, signals: Sequence[tuple[str, float]]) -> None:
+        """Ask for the end of a run: each signal, then its wait in seconds; after the last the tree is killed."""
+        await self._ask("stop", run_id=run_id, why=why, signals=[list(step) for step in signals])
+
+    async def kept(self) -> list[KeptRun]:
+        """Everything the keeper has: live trees, and exit records nobody has let go."""
+        kept = [self._learn(run) for run in (await self._ask("list"))["runs"]]
+        for run in kept:
+            if run.exit is None and run.run_id not in self._trees and run.deadline is not None:
+                self._trees[run.run_id] = Tree(run, run.deadline, 0.0)
+        return kept
+
+    async def forget(self, run_id: int) -> None:
+        """The outcome is in the database: the run directory may go."""
+        await self._ask("forget", run_id=run_id)
+        self._exits.pop(run_id, None)
+        self._waiting.pop(run_id, None)
+
+    async def exited(self, run_id: int) -> Exit:
+        """Wait until the run's tree is gone; survives a lost connection and a restarted keeper."""
+        while run_id not in self._exits:
+            await self._waiting.setdefault(run_id, Event()).wait()
+        return self._exits[run_id]
+
+    async def _ask(self, op: str, **words: object) -> dict[str, Any]:
+        if self._wire is None or not self.connected:
+            raise KeeperAway
+        return await self._wire.ask(op, **words)
+
+    def _learn(self, said: Mapping[str, Any]) -> KeptRun:
+        ending = parse_exit(said["exit"]) if said.get("exit") else None
+        if ending is not None:
+            self.hear_exit(ending)
+        known = {each.name for each in fields(KeptRun)} - {"exit"}
+        return KeptRun(**{name: said[name] for name in known if name in said}, exit=ending)
+
+    def hear_exit(self, ending: Exit) -> None:
+        """A tree is gone."""
+        self._exits[ending.run_id] = ending
+        self._trees.pop(ending.run_id, None)
+        self._waiting.pop(ending.run_id, Event()).set()
+
+    async def recollect(self) -> list[KeptRun]:
+        """After a reconnect: what ended meanwhile, and what the keeper never got or no longer has."""
+        kept = await self.kept()
+        gone = self._waiting.keys() - {run.run_id for run in kept}
+        for run_id in gone:  # never spawned, or forgotten: somebody waits for an end that nobody would tell
+            self.hear_exit(Exit(run_id, "", "never_started", "keeper_lost"))
+        return kept
+
+    def connect(self, wire: Wire, containment: Mapping[str, Any]) -> None:
+        """From now on talk over `wire`."""
+        self._wire = wire
+        self.containment = containment
+        self.connected = True
+
+    def overdue(self, now: float) -> list[KeptRun]:
+        """Trees that the keeper should be stopping by now, were it there."""
+        return [tree.run for tree in self._trees.values() if now >= tree.deadline - tree.grace]
+
+    def killed(self, run: KeptRun, *, gone: bool) -> None:
+        """We killed a tree ourselves; once nothing is left of it, it need not be killed again."""
+        if gone:
+            self._trees.pop(run.run_id, None)
+
+
+def parse_exit(record: Mapping[str, Any]) -> Exit:
+    """An exit record as the keeper writes it; fields of a newer keeper are left out."""
+    known = {each.name for each in fields(Exit)}
+    return Exit(**{name: value for name, value in record.items() if name in known and value is not None})

@@ -1,0 +1,130 @@
+"""Begin a life: register, take over what the last life left, start what is claimed. If it fails, the daemon fails."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from anyio import sleep
+from anyio.abc import TaskGroup
+
+from leasehold import __version__
+from leasehold.bell import Bell
+from leasehold.db.calls import Database
+from leasehold.db.listen import Listener
+from leasehold.errors import KeeperAway
+from leasehold.models import RunKey, Worker, boottime
+from leasehold.processes.keeper import Keeper, KeptRun
+from leasehold.runs.lease import Lease
+from leasehold.runs.roster import Roster
+from leasehold.runs.settle import Settler
+from leasehold.runs.supervise import Supervisor
+from leasehold.settings import Settings
+
+log = structlog.get_logger()
+
+
+def host_id() -> str:
+    """What this host is called for ever: its machine id, never its name."""
+    for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        if path.exists() and (text := path.read_text().strip()):
+            return text
+    return "boot-" + boot_id()
+
+
+def boot_id() -> str:
+    """Which boot of the host this is."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Lives:
+    """Begins this daemon's lives (one, unless a lease is lost) and starts the runs of the present one."""
+
+    def __init__(
+        self, settings: Settings, db: Database, keeper: Keeper, lease: Lease, roster: Roster,
+        supervisor: Supervisor, runs: TaskGroup, listener: Listener, controls: Bell,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._db = db
+        self._keeper = keeper
+        self._lease = lease
+        self._roster = roster
+        self._supervisor = supervisor
+        self._runs = runs
+        self._listener = listener
+        self._controls = controls
+        self._settler = Settler(db, keeper, lease)
+
+    async def begin(self) -> None:
+        """Register, adopt, and only after that commit move deadlines, of the returned runs alone (rules 7 and 8)."""
+        kept = await self._kept()
+        worker = await self._register()
+        read_at = boottime()
+        keys = [RunKey(each.run_id, UUID(each.token)) for each in kept.values()]
+        answers = await self._db.adopt(worker, keys, self._settings.lease)
+        self._lease.begin(worker, read_at)
+        ours = [key.id for what, key in answers if what == "adopted"]
+        await self._extend([run for run in ours if kept[run].exit is None])
+        await self._take(ours, kept)
+        strangers = [each for run, each in kept.items() if run not in ours]
+        for stranger in strangers:
+            self._runs.start_soon(self._settler.settle_stranger, stranger)
+        ended = sum(what == "ended" for what, _ in answers)
+        log.info("runs_adopted", adopted=len(ours), ended_meanwhile=ended, strangers=len(strangers))
+        self._listener.hear(f"leasehold_worker_{worker.id}", self._controls)
+
+    async def begin_again(self) -> None:
+        """The lease was lost: when the last run here is gone, begin a new life."""
+        await self._roster.empty.wait()  # bounded: the keeper kills what has no lease
+        await self._db.patiently(self.begin)
+
+    async def start(self, runs: Sequence[int]) -> None:
+        """Start what was just claimed."""
+        held = self._roster.held
+        for run in await self._db.patiently(self._db.read_runs, self._lease.worker, runs):
+            log.info("run_claimed", job_id=run.job_id, run_id=run.id, attempt=run.attempt, agent=run.agent,
+                     tenant=run.tenant, worker=self._lease.worker.id)  # fmt: skip
+            self._runs.start_soon(self._supervisor.supervise, run, held.pop(run.id))
+        for run_id in runs:  # ended in the moment between claim and reading: give the place back
+            if run_id in held:
+                with self._roster.place(held[run_id]):
+                    log.warning("run_lost", run_id=run_id, error="ended before it was started")
+
+    async def take_up(self, runs: Sequence[int]) -> None:
+        """Runs that are ours in the database and unknown here: a claim whose answer was lost (rule 10)."""
+        log.warning(
+            "runs_taken_up", runs=list(runs), why="the database says they are ours; an answer must have been lost"
+        )
+        kept = await self._kept()
+        await self._take(list(runs), kept)
+
+    async def _kept(self) -> dict[int, KeptRun]:
+        while True:
+            try:
+                return {each.run_id: each for each in await self._keeper.kept()}
+            except KeeperAway:
+                await sleep(0.5)
+
+    async def _register(self) -> Worker:
+        settings, queues = self._settings, self._settings.queues
+        worker = await self._db.register_worker(
+            settings.instance, host_id(), boot_id(), self._keeper.identity, __version__, settings.max_runs,
+            list(queues) if queues is not None else None, settings.lease,
+        )  # fmt: skip
+        log.info(
+            "worker_registered", worker=worker.id, instance=settings.instance, lease=settings.lease.total_seconds()
+        )
+        return worker
+
+    async def _extend(self, runs: list[int]) -> None:
+        try:
+            await self._keeper.extend(runs, self._lease.proved)
+        except KeeperAway as error:  # the next renewal names them and extends again
+            log.warning("extend_failed", runs=len(runs), error=str(error))
+
+    async def _take(self, runs: list[int], kept: dict[int, KeptRun]) -> None:
+        for run in await self._db.patiently(self._db.read_runs, self._lease.worker, runs) if runs else []:
+            held = self._roster.admit(run.key, run.job_id, run.attempt, self._lease.proved)
+            log.info("run_adopted", job_id=run.job_id, run_id=run.id, attempt=run.attempt, agent=run.agent,
+                     tenant=run.tenant, state=kept[run.id].state if run.id in kept else "never spawned")  # fmt: skip
+            self._runs.start_soon(self._supervisor.supervise, run, held, kept.get(run.id))

@@ -1,0 +1,84 @@
+"""Who is running here, how many more fit, and how to ask one of them to stop. Plain state, no I/O."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from anyio import Event
+
+from leasehold.bell import Bell
+from leasehold.models import RunKey
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One place taken: a run from claim to settlement. `deadline` is CLOCK_BOOTTIME in seconds."""
+
+    key: RunKey
+    job_id: int
+    attempt: int
+    deadline: float
+    why: str | None = None
+    stopping: Event = field(default_factory=Event)
+
+    def stop(self, why: str) -> bool:
+        """Ask it to end; the first reason stands. False: it was asked before."""
+        if self.why is not None:
+            return False
+        self.why = why
+        self.stopping.set()
+        return True
+
+
+class Roster:
+    """The places of this daemon."""
+
+    def __init__(self, places: int, freed: Bell) -> None:
+        self._places = places
+        self._freed = freed
+        self._held: dict[int, Held] = {}
+        self.claims_in_flight = 0
+        self.empty = Event()
+        self.empty.set()
+
+    @property
+    def free(self) -> int:
+        """Places that a claim may fill."""
+        return max(0, self._places - len(self._held))
+
+    @property
+    def held(self) -> dict[int, Held]:
+        """Runs here now, by id."""
+        return dict(self._held)
+
+    def admit(self, key: RunKey, job_id: int, attempt: int, deadline: float) -> Held:
+        """Take a place. From now on renewals name the run."""
+        held = self._held[key.id] = Held(key, job_id, attempt, deadline)
+        if self.empty.is_set():
+            self.empty = Event()
+        return held
+
+    def stop_all(self, why: str) -> int:
+        """Ask every run to end; how many had not been asked before."""
+        return sum(held.stop(why) for held in self._held.values())
+
+    @contextmanager
+    def place(self, held: Held) -> Iterator[None]:
+        """Hold the place that `admit` took; give it back at the end and ring for the next."""
+        try:
+            yield
+        finally:
+            if self._held.get(held.key.id) is held:
+                del self._held[held.key.id]
+            if not self._held:
+                self.empty.set()
+            self._freed.ring()
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """A claim is in flight: what it opens is not known here yet (protocol rule 11)."""
+        self.claims_in_flight += 1
+        try:
+            yield
+        finally:
+            self.claims_in_flight -= 1

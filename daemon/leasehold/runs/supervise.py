@@ -1,0 +1,172 @@
+"""The life of one run, from claim to settlement, top to bottom. If it fails, one run fails."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import structlog
+from anyio import Event, create_task_group, move_on_after, sleep
+from structlog.contextvars import bound_contextvars
+
+from leasehold.agents.base import Adapter
+from leasehold.agents.command import CommandAdapter
+from leasehold.db.calls import Database
+from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
+from leasehold.events.recorder import Recorder
+from leasehold.events.shipper import Shipper
+from leasehold.loops import background
+from leasehold.models import Exit, Run, boottime
+from leasehold.processes.keeper import Keeper, KeptRun, Spawn
+from leasehold.runs.judge import judge
+from leasehold.runs.lease import Lease
+from leasehold.runs.roster import Held, Roster
+from leasehold.runs.settle import Settler
+from leasehold.settings import Settings
+
+log = structlog.get_logger()
+
+ADAPTERS: dict[str, type[Adapter]] = {"command": CommandAdapter}
+
+QUICK, SLOW = 0.02, 0.4
+"""Seconds between two looks at a run's files: while it speaks, and while it is silent."""
+
+
+class Supervisor:
+    """Sees runs through: spawn, follow, obey, sweep, flush, settle."""
+
+    def __init__(
+        self, settings: Settings, db: Database, keeper: Keeper, lease: Lease, roster: Roster, shipper: Shipper
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._keeper = keeper
+        self._lease = lease
+        self._roster = roster
+        self._shipper = shipper
+        self._settler = Settler(db, keeper, lease)
+
+    async def supervise(self, run: Run, held: Held, kept: KeptRun | None = None) -> None:
+        """See `run` through; `kept` is what the keeper has of it when it was taken up again."""
+        with (
+            bound_contextvars(
+                job_id=run.job_id, run_id=run.id, attempt=run.attempt, agent=run.agent, tenant=run.tenant,
+                worker=self._lease.worker.id,
+            ),
+            self._roster.place(held),
+        ):  # fmt: skip
+            try:
+                await self._see_through(run, held, kept)
+            except (RunRefused, WorkerClosed) as error:
+                log.warning("run_refused", error=str(error), run_directory="kept")
+            except Exception:  # one run's accident must not become everybody's: end it, say so, go on
+                log.exception("run_crashed")
+                await self._abandon(run, held)
+            finally:
+                self._shipper.forget(run.key)
+
+    async def _see_through(self, run: Run, held: Held, kept: KeptRun | None) -> None:
+        adapter = ADAPTERS[run.adapter]()
+        if run.cancel_requested:
+            held.stop("cancelled")
+        with Recorder(run, adapter, self._shipper, self._directory(run)) as recorder:
+            ending = await self._live(run, held, kept, adapter, recorder)
+            output = await recorder.end()
+        log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
+        await self._settler.settle(run, ending, judge(ending, adapter), output)
+
+    async def _live(
+        self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder
+    ) -> Exit:  # fmt: skip
+        """From spawn to exit record; the recorder follows meanwhile, the stop waits beside."""
+        ended = Event()
+        async with create_task_group() as group:
+            async with background() as beside:
+                beside.start_soon(self._obey, run, held)
+                kept = kept or await self._spawn(run, held, adapter)
+                group.start_soon(_follow, recorder, ended)
+                if kept.exit is None:
+                    beside.start_soon(self._clock, run, held)
+                    await self._announce(run, held, kept)
+                ending = await self._keeper.exited(run.id)
+            ended.set()
+        return ending
+
+    async def _spawn(self, run: Run, held: Held, adapter: Adapter) -> KeptRun:
+        """Ask the keeper, for as long as it takes it to answer; it starts a run id at most once."""
+        command = adapter.launch(run, run.workspace or str(self._directory(run) / "workspace"))
+        while True:
+            spec = Spawn(
+                run_id=run.id, token=str(run.key.token), argv=command.argv, env=command.env, cwd=run.workspace,
+                stdin=command.stdin, deadline=held.deadline, grace=self._ladder(run), limits=run.limits,
+            )  # fmt: skip
+            try:
+                kept = await self._keeper.spawn(spec)
+            except KeeperAway:
+                await sleep(0.5)
+                continue
+            if kept.exit is None:
+                log.info("run_spawned", pid=kept.pid, containment=self._keeper.containment.get("rung"))
+            return kept
+
+    async def _announce(self, run: Run, held: Held, kept: KeptRun) -> None:
+        identity: dict[str, Any] = {
+            "pid": kept.pid,
+            "start_time": kept.start_time,
+            "cgroup": kept.cgroup,
+            "containment": self._keeper.containment.get("rung"),
+        }
+        try:
+            await self._db.patiently(self._db.start_run, self._lease.worker, run.key, identity)
+        except (RunRefused, WorkerClosed) as error:
+            log.warning("run_lost", error=str(error))
+            held.stop("lost")
+
+    async def _obey(self, run: Run, held: Held) -> None:
+        """When somebody asks for the end: the ladder, as often as the keeper needs to hear of it."""
+        await held.stopping.wait()
+        assert held.why is not None
+        grace = self._ladder(run) if held.why in ("lost", "interrupt") else run.stop_grace.total_seconds()
+        log.info("run_stopping", why=held.why, grace=grace)
+        while True:
+            try:
+                await self._keeper.stop(run.id, held.why, [("TERM", grace)])
+                return
+            except KeeperAway:
+                await sleep(0.5)
+
+    async def _clock(self, run: Run, held: Held) -> None:
+        """The total time, from the start of the process, on the clock that nobody can set."""
+        if run.total_timeout is None:
+            return
+        kept = next((each for each in await self._keeper.kept() if each.run_id == run.id), None)
+        began = kept.start_time / os.sysconf("SC_CLK_TCK") if kept and kept.start_time else boottime()
+        await sleep(max(0.0, began + run.total_timeout.total_seconds() - boottime()))
+        held.stop("total")
+
+    async def _abandon(self, run: Run, held: Held) -> None:
+        """After an accident of ours: end the tree, then settle the run as our failure."""
+        held.stop("daemon_error")
+        with move_on_after(self._settings.lease.total_seconds()):
+            async with background() as beside:
+                beside.start_soon(self._obey, run, held)
+                ending = await self._keeper.exited(run.id)
+            try:
+                await self._settler.settle(run, ending, judge(ending, CommandAdapter()), {})
+            except (RunRefused, WorkerClosed) as error:
+                log.warning("run_refused", error=str(error), run_directory="kept")
+
+    def _ladder(self, run: Run) -> float:
+        """Seconds between TERM and KILL when it is we who are in a hurry."""
+        return min(run.stop_grace, self._settings.grace).total_seconds()
+
+    def _directory(self, run: Run) -> Path:
+        return self._settings.state_dir / "runs" / str(run.id)
+
+
+async def _follow(recorder: Recorder, ended: Event) -> None:
+    """Pass on what the run writes, until its tree is gone. Never cancelled between a read and its delivery."""
+    pause = QUICK
+    while not ended.is_set():
+        pause = QUICK if await recorder.pump() else min(SLOW, pause * 1.5)
+        with move_on_after(pause):
+            await ended.wait()

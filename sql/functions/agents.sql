@@ -1,0 +1,170 @@
+-- Writing an agent: whoever may do it may run programs, so only leasehold_admin may. Normalised, checked, with messages of our own.
+
+create or replace function leasehold.agents_before_write() returns trigger
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  bad text;
+begin
+  if tg_op = 'UPDATE' and new.name is distinct from old.name then
+    raise exception 'agent "%" cannot be renamed', old.name
+      using errcode = 'LH047', hint = 'Its jobs and runs name it. Insert a new agent and pause this one.';
+  end if;
+  new.name := lower(btrim(new.name));
+  new.adapter := coalesce(lower(btrim(new.adapter)), 'command');
+  new.env := coalesce(new.env, '{}');
+  new.limits := coalesce(new.limits, '{}');
+  new.launcher := coalesce(new.launcher, '{}');
+  new.status := coalesce(new.status, 'enabled');
+  new.updated_at := clock();
+  new.created_at := coalesce(case tg_op when 'UPDATE' then old.created_at end, new.updated_at);
+
+  if new.name is null or new.name !~ '^[a-z0-9][a-z0-9._-]{0,62}$' then
+    raise exception 'an agent cannot be called %', coalesce(quote_literal(new.name), 'NULL')
+      using errcode = 'LH040', hint = 'Use 1 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit.';
+  elsif new.adapter <> 'command' then
+    raise exception 'there is no adapter "%"', new.adapter
+      using errcode = 'LH044', hint = 'The adapter of this release is ''command'': any program, prompt on stdin.';
+  elsif coalesce(cardinality(new.command), 0) = 0 or array_position(new.command, null) is not null or btrim(new.command[1]) = '' then
+    raise exception 'agent "%" has no command', new.name
+      using errcode = 'LH041', hint = 'Give the program and its arguments as an array: ''{python3,agent.py}''.';
+  elsif new.workspace is not null and left(new.workspace, 1) <> '/' then
+    raise exception 'the workspace "%" is not an absolute path', new.workspace
+      using errcode = 'LH043', hint = 'Begin it with a slash, or leave it NULL for a fresh directory for each run.';
+  elsif new.status not in ('enabled', 'paused') then
+    raise exception 'an agent cannot be "%"', new.status
+      using errcode = 'LH048', hint = 'The status is ''enabled'' or ''paused''.';
+  elsif array_position(new.launcher, null) is not null then
+    raise exception 'the launcher of agent "%" contains a NULL', new.name
+      using errcode = 'LH046', hint = 'It is an array of words put before the command: ''{nice,-n,10}''.';
+  end if;
+  bad := agent_env_mistake(new.env);
+  if bad is not null then
+    raise exception 'env of agent "%": %', new.name, bad
+      using errcode = 'LH042', hint = 'Give one JSON object of strings: {"MODE": "fast"}. Names beginning with LEASEHOLD_ are ours.';
+  end if;
+  bad := agent_limits_mistake(new.limits);
+  if bad is not null then
+    raise exception 'limits of agent "%": %', new.name, bad
+      using errcode = 'LH046', hint = 'Allowed are memory_max (bytes), pids_max and cpu_weight (1 to 10000), each a whole number above 0.';
+  end if;
+  bad := case
+    when new.max_running < 0 then 'max_running is below 0'
+    when new.retry_backoff is null or new.retry_backoff < interval '0' then 'retry_backoff is missing or below 0'
+    when new.retry_backoff_max is null or new.retry_backoff_max < new.retry_backoff then 'retry_backoff_max is missing or below retry_backoff'
+    when new.stop_grace is null or new.stop_grace < interval '0' then 'stop_grace is missing or below 0'
+    when new.total_timeout <= interval '0' then 'total_timeout is not above 0'
+  end;
+  if bad is not null then
+    raise exception 'agent "%": %', new.name, bad
+      using errcode = 'LH045', hint = 'Durations are intervals such as ''90 seconds''; NULL means no limit for max_running and total_timeout.';
+  end if;
+  return new;
+end $$;
+
+create or replace function leasehold.agent_env_mistake(env jsonb) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  one record;
+begin
+  if jsonb_typeof(env) <> 'object' then
+    return format('it is a JSON %s', jsonb_typeof(env));
+  end if;
+  for one in select key, value from jsonb_each(env) loop
+    if one.key !~ '^[A-Za-z_][A-Za-z0-9_]*$' then
+      return format('"%s" is not a name of a variable', one.key);
+    elsif upper(one.key) like 'LEASEHOLD\_%' then
+      return format('"%s" is set by Leasehold', one.key);
+    elsif jsonb_typeof(one.value) <> 'string' then
+      return format('the value of "%s" is a JSON %s', one.key, jsonb_typeof(one.value));
+    end if;
+  end loop;
+  return null;
+end $$;
+
+create or replace function leasehold.agent_limits_mistake(limits jsonb) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  one record;
+begin
+  if jsonb_typeof(limits) <> 'object' then
+    return format('it is a JSON %s', jsonb_typeof(limits));
+  end if;
+  for one in select key, value from jsonb_each(limits) loop
+    if one.key not in ('memory_max', 'pids_max', 'cpu_weight') then
+      return format('there is no limit "%s"', one.key);
+    elsif jsonb_typeof(one.value) <> 'number' or one.value::text !~ '^[1-9][0-9]{0,17}$'
+          or (one.key = 'cpu_weight' and one.value::int8 > 10000) then
+      return format('"%s" is %s', one.key, one.value);
+    end if;
+  end loop;
+  return null;
+end $$;
+
+-- An agent that live jobs name cannot go. The lock makes sure that no insert of such a job is under way.
+create or replace function leasehold.agents_before_delete() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set lock_timeout = '2s'
+as $$
+declare
+  live bigint;
+begin
+  begin
+    lock table jobs in share mode;
+  exception when lock_not_available then
+    raise exception 'agent "%" cannot be deleted just now: somebody is writing jobs', old.name
+      using errcode = 'LH026', hint = 'Try again, or pause it: SELECT leasehold.pause_agent(...).';
+  end;
+  select count(*) into live
+    from jobs j
+   where j.agent = old.name
+     and j.status in ('queued', 'deferred', 'running', 'waiting');
+  if live > 0 then
+    raise exception 'agent "%" still has % job(s) to do', old.name, live
+      using errcode = 'LH025', hint = 'Cancel them or let them end first; SELECT leasehold.pause_agent(...) stops new runs at once.';
+  end if;
+  return old;
+end $$;
+
+create or replace function leasehold.pause_agent(name text, reason text default null) returns void
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  update agents a
+     set status = 'paused',
+         status_reason = pause_agent.reason
+   where a.name = lower(btrim(pause_agent.name));
+  if not found then
+    perform refuse_unknown_agent(pause_agent.name);
+  end if;
+end $$;
+
+create or replace function leasehold.resume_agent(name text) returns void
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  update agents a
+     set status = 'enabled',
+         status_reason = null
+   where a.name = lower(btrim(resume_agent.name));             -- the trigger on agents rings
+  if not found then
+    perform refuse_unknown_agent(resume_agent.name);
+  end if;
+end $$;
+
+create or replace function leasehold.refuse_unknown_agent(name text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  raise exception 'there is no agent %', coalesce('"' || refuse_unknown_agent.name || '"', 'NULL')
+    using errcode = 'LH024', hint = 'SELECT name FROM leasehold.agents lists them.';
+end $$;

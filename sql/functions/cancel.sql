@@ -1,0 +1,62 @@
+-- Ask for a job to end. What has not started ends at once; what runs ends when its process tree is gone, not before.
+create or replace function leasehold.cancel(job bigint, reason text default null) returns text
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set leasehold.actor = 'cancel'
+as $$
+declare
+  wanted record;
+  live record;
+begin
+  select j.id, j.tenant, j.status, j.concurrency_key, j.cancel_requested_at into wanted
+    from jobs j
+   where j.id = cancel.job
+     for update;
+  if not found or not may_act_for(wanted.tenant) then
+    perform refuse_unknown_job(cancel.job);
+  elsif wanted.status not in ('queued', 'deferred', 'running', 'waiting') then
+    raise exception 'job % has already ended: %', wanted.id, wanted.status
+      using errcode = 'LH021', hint = 'There is nothing left to cancel.';
+  end if;
+
+  update jobs j
+     set cancel_requested_at = coalesce(j.cancel_requested_at, clock()),
+         cancel_requested_by = coalesce(j.cancel_requested_by, session_user),
+         cancel_requested_reason = coalesce(j.cancel_requested_reason, cancel.reason),
+         status = case when wanted.status in ('queued', 'deferred') then 'cancelled' else j.status end,
+         reason = case when wanted.status in ('queued', 'deferred') then 'cancelled' else j.reason end,
+         message = case when wanted.status in ('queued', 'deferred') then cancel.reason else j.message end,
+         finished_at = case when wanted.status in ('queued', 'deferred') then clock() end,
+         updated_at = clock()
+   where j.id = wanted.id;
+
+  if wanted.status in ('queued', 'deferred') then
+    perform note(wanted.id, wanted.tenant, null, 'cancelled', cancel.reason, jsonb_build_object('by', session_user));
+    if wanted.status = 'queued' and wanted.concurrency_key is not null then
+      perform promote_next(wanted.tenant, wanted.concurrency_key);
+      perform ring();
+    end if;
+    return 'cancelled';
+  end if;
+
+  select r.id, r.worker_id into live
+    from runs r
+   where r.job_id = wanted.id
+     and r.ended_at is null;
+  if wanted.cancel_requested_at is null then
+    perform note(wanted.id, wanted.tenant, live.id, 'cancel_requested', cancel.reason,
+                 jsonb_strip_nulls(jsonb_build_object('by', session_user, 'worker', live.worker_id)));
+  end if;
+  perform pg_notify(format('leasehold_worker_%s', live.worker_id), '');
+  return 'requested';
+end $$;
+
+-- One answer for "no such job" and "not yours", so that ids of others cannot be probed.
+create or replace function leasehold.refuse_unknown_job(job bigint) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  raise exception 'there is no job %', coalesce(job::text, 'NULL')
+    using errcode = 'LH023', hint = 'SELECT id, status FROM leasehold.jobs lists those you may see.';
+end $$;

@@ -1,0 +1,216 @@
+-- How runs end and what becomes of their jobs. finish_run(), reap() and adopt() all come through end_run(); the retry policy is
+-- in settle_job() and the table `reasons`.
+
+-- A worker reports what became of a run, after its process tree is gone. The first verdict stands; the same again is harmless.
+-- 'settled': taken. 'repeated': it was known. 'late': the run had been given up as lost; the job was settled with it if it still could.
+-- Fenced by run, token and worker, not by the time of the lease: expired but not reaped still counts.
+create or replace function leasehold.finish_run(
+  worker bigint, token uuid, run bigint, run_token uuid, outcome text, reason text default null, message text default null,
+  exit_code int default null, signal int default null, result jsonb default null, resources jsonb default null, output jsonb default null)
+returns table (disposition text, job_status text, retry_at timestamptz)
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set leasehold.actor = 'finish'
+as $$
+#variable_conflict use_column
+declare
+  current_ runs;
+  why text := coalesce(nullif(finish_run.reason, ''), case finish_run.outcome when 'succeeded' then 'ok' end);
+  found_as text;
+begin
+  perform know_worker(finish_run.worker, finish_run.token);
+  perform check_reason(finish_run.outcome, why);
+  current_ := lock_run(finish_run.run);
+  if current_.token is distinct from finish_run.run_token
+     or (current_.ended_at is null and current_.worker_id <> finish_run.worker) then
+    perform refuse_run(finish_run.run, finish_run.run_token, finish_run.worker);
+  elsif current_.ended_at is null then
+    perform end_run(current_, finish_run.outcome, why, finish_run.message, finish_run.exit_code, finish_run.signal,
+                    nullif(finish_run.result, 'null'), finish_run.resources, finish_run.output);
+    found_as := 'settled';
+  elsif current_.outcome = finish_run.outcome and current_.reason = why then
+    found_as := 'repeated';
+  elsif current_.outcome = 'lost' then
+    perform settle_late(current_, finish_run.outcome, why, finish_run.message, finish_run.exit_code, finish_run.signal,
+                        nullif(finish_run.result, 'null'));
+    found_as := 'late';
+  else
+    perform refuse_run(finish_run.run, finish_run.run_token);
+  end if;
+  return query
+  select found_as, j.status, case j.status when 'queued' then j.run_at end
+    from jobs j
+   where j.id = current_.job_id;
+end $$;
+
+create or replace function leasehold.check_reason(outcome text, reason text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  if not exists (select from reasons r where r.outcome = check_reason.outcome and r.reason = check_reason.reason) then
+    raise exception 'a run cannot end as % with reason %',
+                    coalesce('"' || outcome || '"', 'NULL'), coalesce('"' || reason || '"', 'NULL')
+      using errcode = 'LH014', hint = 'SELECT outcome, reason FROM leasehold.reasons lists what can be said.';
+  end if;
+end $$;
+
+-- End a live run whose job, head and row the caller has locked.
+create or replace function leasehold.end_run(
+  run leasehold.runs, outcome text, reason text, message text default null, exit_code int default null, signal int default null,
+  result jsonb default null, resources jsonb default null, output jsonb default null)
+returns text
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  job jobs;
+begin
+  update runs r
+     set status = 'ended',
+         outcome = end_run.outcome,
+         reason = end_run.reason,
+         message = end_run.message,
+         exit_code = end_run.exit_code,
+         signal = end_run.signal,
+         result = end_run.result,
+         resources = end_run.resources,
+         output = end_run.output,
+         ended_at = clock()
+   where r.id = (run).id;
+  update heads h                                          -- the fence falls: nothing more is taken from this run
+     set run_id = null,
+         run_token = null
+   where h.job_id = (run).job_id;
+  select j.* into strict job from jobs j where j.id = (run).job_id;
+  return settle_job(job, run, outcome, reason, message, result,
+                    jsonb_build_object('exit_code', exit_code, 'signal', signal));
+end $$;
+
+-- What becomes of a job whose run has ended so. The whole retry policy is here. Returns the job's new status.
+create or replace function leasehold.settle_job(
+  job leasehold.jobs, run leasehold.runs, outcome text, reason text, message text, result jsonb, facts jsonb)
+returns text
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  policy reasons;
+  attempts_ int;
+  losses_ int := job.losses + (outcome = 'lost')::int;
+  ends_as text;
+  why text := reason;
+  again_at timestamptz;
+begin
+  select r.* into strict policy
+    from reasons r
+   where r.outcome = settle_job.outcome
+     and r.reason = settle_job.reason;
+  attempts_ := job.attempts + policy.uses_attempt::int;
+  if outcome = 'succeeded' then                                       -- it was done before a stop could reach it
+    ends_as := 'succeeded';
+  elsif job.cancel_requested_at is not null or outcome = 'cancelled' then
+    ends_as := 'cancelled';
+    why := 'cancelled';
+  elsif outcome = 'lost' and losses_ >= job.max_losses then
+    ends_as := 'failed';
+    why := 'crash_cap';
+  elsif outcome in ('lost', 'interrupted') then
+    again_at := least(job.run_at, clock());                          -- not the job's fault: it keeps its place
+  elsif policy.retries and attempts_ < job.max_attempts then
+    again_at := clock() + backoff(job.agent, attempts_, (run).id);
+  else
+    ends_as := outcome;
+  end if;
+
+  update jobs j
+     set status = coalesce(ends_as, 'queued'),
+         run_at = coalesce(again_at, j.run_at),
+         due = coalesce(again_at <= clock(), true),
+         attempts = attempts_,
+         interruptions = job.interruptions + (not policy.uses_attempt)::int,
+         losses = losses_,
+         reason = why,
+         message = settle_job.message,
+         result = case when ends_as is not null then settle_job.result end,
+         finished_at = case when ends_as is not null then clock() end,
+         updated_at = clock()
+   where j.id = job.id;
+
+  if ends_as is not null or job.status <> 'queued' then
+    perform note(job.id, job.tenant, (run).id,
+                 coalesce(ends_as, case when outcome in ('lost', 'interrupted') then outcome else 'retry_scheduled' end),
+                 message,
+                 jsonb_strip_nulls(facts || jsonb_build_object(
+                   'attempt', (run).attempt, 'outcome', outcome, 'reason', why, 'worker', (run).worker_id,
+                   'retry_at', case when outcome not in ('lost', 'interrupted') then again_at end)),
+                 case when ends_as = 'succeeded' then 'info' when ends_as in ('failed', 'timed_out', 'blocked') then 'error' else 'warning' end);
+  end if;
+  if ends_as is null then
+    insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);
+  elsif job.concurrency_key is not null then
+    perform promote_next(job.tenant, job.concurrency_key);
+  end if;
+  perform ring();                                                     -- work came back, or room was made for another worker
+  return coalesce(ends_as, 'queued');
+end $$;
+
+-- Doubling, capped, then spread by a tenth either way, the same for the same run.
+create or replace function leasehold.backoff(agent text, attempts int, run bigint) returns interval
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  policy record;
+begin
+  select extract(epoch from coalesce(a.retry_backoff, '5 seconds'))::float8 as first_wait,
+         extract(epoch from coalesce(a.retry_backoff_max, '10 minutes'))::float8 as longest_wait into policy
+    from (select) nothing
+    left join agents a
+      on a.name = backoff.agent;
+  return make_interval(secs =>
+    least(policy.longest_wait, policy.first_wait * 2 ^ least(attempts - 1, 40))
+    * (0.9 + 0.2 * (hashint8extended(run, 0) & 1023) / 1023.0));
+end $$;
+
+-- The real outcome of a run that had been given up as lost. The verdict stays; this is written once. The job is settled with it
+-- if it is still queued right after that run: not started again, not cancelled, not retried by hand.
+create or replace function leasehold.settle_late(
+  run leasehold.runs, outcome text, reason text, message text, exit_code int, signal int, result jsonb)
+returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+set leasehold.actor = 'late'
+as $$
+declare
+  job jobs;
+  facts jsonb := jsonb_build_object('exit_code', exit_code, 'signal', signal);
+begin
+  if (run).late_outcome is not null then
+    if (run).late_outcome ->> 'outcome' = outcome and (run).late_outcome ->> 'reason' = reason then
+      return;
+    end if;
+    perform refuse_run((run).id, (run).token);
+  end if;
+  update runs r
+     set late_outcome = jsonb_strip_nulls(facts || jsonb_build_object(
+           'outcome', settle_late.outcome, 'reason', settle_late.reason, 'message', settle_late.message,
+           'result', settle_late.result, 'at', clock()))
+   where r.id = (run).id;
+  select j.* into strict job from jobs j where j.id = (run).job_id;
+  perform note(job.id, job.tenant, (run).id, 'late_outcome', message,
+               jsonb_strip_nulls(facts || jsonb_build_object('outcome', outcome, 'reason', reason)));
+  if job.status = 'queued'
+     and job.cancel_requested_at is null
+     and outcome not in ('lost', 'interrupted')
+     and not exists (select from runs r where r.job_id = job.id and r.attempt > (run).attempt)
+     and not exists (select from events e
+                      where e.job_id = job.id
+                        and e.kind = 'retried'
+                        and e.seq > (select max(x.seq) from events x
+                                      where x.job_id = job.id and x.run_id = (run).id and x.kind = 'lost')) then
+    job.losses := job.losses - 1;                                    -- it was no loss after all
+    job.interruptions := job.interruptions - 1;
+    perform settle_job(job, run, outcome, reason, message, result, facts);
+  end if;
+end $$;

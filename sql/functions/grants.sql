@@ -1,0 +1,82 @@
+-- Who may do what. Applied last, whenever anything was applied: new functions and columns are closed until they are named here.
+
+revoke all on all tables in schema leasehold from public;
+revoke all on all functions in schema leasehold from public;
+grant usage on schema leasehold to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+
+-- everybody reads what happened; row-level security keeps tenants apart
+grant select on leasehold.jobs, leasehold.runs, leasehold.events, leasehold.output, leasehold.reasons, leasehold.transitions,
+                leasehold.queue_stats, leasehold.job_overview
+   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant select (name, adapter, status, status_reason, max_running, created_at, updated_at) on leasehold.agents
+   to leasehold_producer, leasehold_reader;
+grant execute on function leasehold.clock(), leasehold.my_tenants(), leasehold.my_default_tenant(), leasehold.cursor_epoch(),
+                          leasehold.changes(text, int)
+   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+
+-- producers: every column of jobs but id, so that a protected one gets our message and not "permission denied for table jobs"
+do $$
+begin
+  execute (
+    select format('grant insert (%s) on leasehold.jobs to leasehold_producer, leasehold_admin',
+                  string_agg(quote_ident(a.attname), ', ' order by a.attnum))
+      from pg_attribute a
+     where a.attrelid = 'leasehold.jobs'::regclass
+       and a.attnum > 0
+       and not a.attisdropped
+       and a.attname <> 'id');
+end $$;
+grant execute on function
+  leasehold.first_of_transaction(),
+  leasehold.enqueue(text, text, text, text, text, text, text, jsonb, int, timestamptz, text, text, int, jsonb),
+  leasehold.cancel(bigint, text),
+  leasehold.retry(bigint)
+  to leasehold_producer, leasehold_admin;
+
+grant select on all tables in schema leasehold to leasehold_admin, leasehold_worker;
+grant insert, update, delete on leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.tenant_logins to leasehold_admin;
+grant execute on function
+  leasehold.agent_env_mistake(jsonb),
+  leasehold.agent_limits_mistake(jsonb),
+  leasehold.pause_agent(text, text),
+  leasehold.resume_agent(text),
+  leasehold.after_restore()
+  to leasehold_admin;
+
+grant execute on function
+  leasehold.ring(),
+  leasehold.listen_again(),
+  leasehold.register_worker(text, text, text, text, text, int, text[], interval),
+  leasehold.adopt(bigint, uuid, bigint[], uuid[], interval),
+  leasehold.claim(bigint, uuid, int),
+  leasehold.read_runs(bigint, uuid, bigint[]),
+  leasehold.renew(bigint, uuid, bigint[], interval),
+  leasehold.start_run(bigint, uuid, bigint, uuid, jsonb),
+  leasehold.report_progress(bigint, uuid, text, text),
+  leasehold.append_events(bigint[], uuid[], bigint[], text[], text[], text[], text[], jsonb[]),
+  leasehold.append_output(bigint[], uuid[], text[], bigint[], bytea[]),
+  leasehold.finish_run(bigint, uuid, bigint, uuid, text, text, text, int, int, jsonb, jsonb, jsonb),
+  leasehold.watch_workers(),
+  leasehold.reap(bigint, uuid, bigint[], bigint[]),
+  leasehold.next_due(bigint),
+  leasehold.deregister_worker(bigint, uuid)
+  to leasehold_worker;
+
+alter table leasehold.jobs enable row level security;
+alter table leasehold.runs enable row level security;
+alter table leasehold.events enable row level security;
+alter table leasehold.output enable row level security;
+
+-- Producers and readers see and write their tenants; the sub-select is evaluated once per statement. Admins and workers see all.
+do $$
+declare
+  shared text;
+begin
+  foreach shared in array array['jobs', 'runs', 'events', 'output'] loop
+    execute format('drop policy if exists tenants on leasehold.%I', shared);
+    execute format('create policy tenants on leasehold.%I to leasehold_producer, leasehold_reader '
+                   'using (tenant = any ((select leasehold.my_tenants())::text[]))', shared);
+    execute format('drop policy if exists everything on leasehold.%I', shared);
+    execute format('create policy everything on leasehold.%I to leasehold_admin, leasehold_worker using (true)', shared);
+  end loop;
+end $$;

@@ -1,0 +1,178 @@
+-- The insert surface: a bare `insert into leasehold.jobs (agent, prompt)` is as good as any API.
+--
+-- In order: the tenant of the login is looked up once per statement; columns that only functions may write are refused in a
+-- trigger's WHEN (compiled, free unless it fires); each row is normalised and checked, without side effects, because rows that
+-- ON CONFLICT DO NOTHING drops pass here too; then one statement trigger writes heads, first events and arrivals of all new rows;
+-- and at commit the bell rings.
+
+create or replace function leasehold.lane_of(queue text, tenant text, agent text) returns bigint
+language sql immutable
+set search_path = pg_catalog
+as $$
+  select hashtextextended(queue || e'\x1f' || tenant || e'\x1f' || agent, 0)
+$$;
+
+-- The whole request in one number. Leaving a value out is the same as giving its default; times are compared as instants.
+create or replace function leasehold.request_hash(
+  agent text, project text, queue text, kind text, title text, prompt text, payload jsonb, priority int, run_at timestamptz,
+  concurrency_key text, max_attempts int, max_losses int, labels jsonb) returns bytea
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(convert_to(jsonb_build_array(
+    1,                                                         -- the version of this list
+    lower(btrim(agent)),
+    nullif(btrim(project), ''),
+    coalesce(nullif(btrim(queue), ''), 'default'),
+    coalesce(nullif(btrim(kind), ''), 'task'),
+    nullif(btrim(title), ''),
+    prompt,
+    coalesce(payload, '{}'),
+    coalesce(priority, 0),
+    extract(epoch from run_at)::text,
+    concurrency_key,
+    coalesce(max_attempts, 1),
+    coalesce(max_losses, 3),
+    coalesce(labels, '{}'))::text, 'UTF8'))
+$$;
+
+create or replace function leasehold.jobs_before_statement() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  perform set_config('leasehold.tenant', my_default_tenant(), true);       -- a client that tampers with it meets the policy on jobs
+  return null;
+end $$;
+
+create or replace function leasehold.jobs_refuse_protected() returns trigger
+language plpgsql
+as $$
+begin
+  raise exception 'a new job cannot set its own status, outcome, counters or times'
+    using errcode = 'LH002',
+          hint = 'Leave these columns out: status, due, lane, reason, message, result, attempts, interruptions, losses, '
+                 'cancel_requested_at, cancel_requested_by, cancel_requested_reason, request_hash, '
+                 'created_at, updated_at, started_at, finished_at.';
+end $$;
+
+create or replace function leasehold.jobs_before_insert() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  now_ timestamptz := clock();
+begin
+  new.agent := lower(btrim(new.agent));
+  new.tenant := coalesce(nullif(btrim(new.tenant), ''), current_setting('leasehold.tenant'));
+  new.queue := coalesce(nullif(btrim(new.queue), ''), 'default');
+  new.kind := coalesce(nullif(btrim(new.kind), ''), 'task');
+  new.project := nullif(btrim(new.project), '');
+  new.title := nullif(btrim(new.title), '');
+  new.payload := coalesce(new.payload, '{}');
+  new.labels := coalesce(new.labels, '{}');
+  new.priority := coalesce(new.priority, 0);
+  new.max_attempts := coalesce(new.max_attempts, 1);
+  new.max_losses := coalesce(new.max_losses, 3);
+
+  if new.tenant <> current_setting('leasehold.tenant') and not may_act_for(new.tenant) then
+    raise exception 'the login "%" may not act for tenant "%"', session_user, new.tenant
+      using errcode = 'LH030', hint = 'Leave tenant out, or ask an administrator for a row in leasehold.tenant_logins.';
+  elsif new.agent is null or new.agent = '' then
+    raise exception 'a job needs an agent'
+      using errcode = 'LH003', column = 'agent', hint = 'INSERT INTO leasehold.jobs (agent, prompt) VALUES (''name'', ''what to do'');';
+  elsif new.prompt is null or btrim(new.prompt, e' \t\r\n') = '' then
+    raise exception 'a job needs a prompt'
+      using errcode = 'LH003', column = 'prompt', hint = 'INSERT INTO leasehold.jobs (agent, prompt) VALUES (''name'', ''what to do'');';
+  elsif jsonb_typeof(new.payload) <> 'object' or jsonb_typeof(new.labels) <> 'object' then
+    raise exception '% must be a JSON object, not a JSON %',
+                    case when jsonb_typeof(new.payload) <> 'object' then 'payload' else 'labels' end,
+                    case when jsonb_typeof(new.payload) <> 'object' then jsonb_typeof(new.payload) else jsonb_typeof(new.labels) end
+      using errcode = 'LH005', hint = 'Leave it out for none; wrap anything else: {"value": ...}.';
+  elsif new.priority not between 0 and 1000 then
+    raise exception 'priority % is outside 0..1000', new.priority
+      using errcode = 'LH006', column = 'priority', hint = 'Higher runs first within a queue, tenant and agent; 0 is the default.';
+  elsif new.max_attempts not between 1 and 1000 then
+    raise exception 'max_attempts % is outside 1..1000', new.max_attempts
+      using errcode = 'LH006', column = 'max_attempts', hint = '1, the default, means no second try.';
+  elsif new.max_losses not between 1 and 1000 then
+    raise exception 'max_losses % is outside 1..1000', new.max_losses
+      using errcode = 'LH006', column = 'max_losses', hint = 'How often a job may lose its worker before it fails; 3 is the default.';
+  elsif not isfinite(new.run_at) then
+    raise exception 'run_at % is not a moment in time', new.run_at
+      using errcode = 'LH007', column = 'run_at', hint = 'Leave it out for now, or give a time.';
+  elsif btrim(new.concurrency_key) = '' or btrim(new.idempotency_key) = '' then
+    raise exception '% is blank', case when btrim(new.concurrency_key) = '' then 'concurrency_key' else 'idempotency_key' end
+      using errcode = 'LH007', hint = 'Leave it out (NULL) for none: jobs that share a blank key would block or swallow each other.';
+  end if;
+  if octet_length(new.prompt) > 1048576 or pg_column_size(new.payload) > 1048576 or pg_column_size(new.labels) > 16384
+     or octet_length(new.title) > 1000 or octet_length(new.concurrency_key) > 500 or octet_length(new.idempotency_key) > 500
+     or greatest(octet_length(new.tenant), octet_length(new.project), octet_length(new.queue), octet_length(new.kind)) > 200 then
+    perform refuse_too_long(new);
+  end if;
+  if not exists (select from agents a where a.name = new.agent) then
+    raise exception 'there is no agent "%"', new.agent
+      using errcode = 'LH001', column = 'agent',
+            hint = 'SELECT name FROM leasehold.agents lists them. An administrator adds one: '
+                   'INSERT INTO leasehold.agents (name, adapter, command) VALUES (''name'', ''command'', ''{program,argument}'');';
+  end if;
+
+  if new.idempotency_key is not null then
+    new.request_hash := request_hash(
+      new.agent, new.project, new.queue, new.kind, new.title, new.prompt, new.payload, new.priority, new.run_at,
+      new.concurrency_key, new.max_attempts, new.max_losses, new.labels);
+  end if;
+  new.run_at := coalesce(new.run_at, now_);
+  new.due := new.run_at <= now_;
+  new.lane := lane_of(new.queue, new.tenant, new.agent);
+  new.created_at := now_;
+  new.updated_at := now_;
+  if new.concurrency_key is not null and not key_is_free(new.tenant, new.concurrency_key) then
+    new.status := 'deferred';
+  end if;
+  return new;
+end $$;
+
+-- Says which column it was; the limits stand in the one condition above, too.
+create or replace function leasehold.refuse_too_long(job leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  long record;
+begin
+  select one.name, one.size, one.allowed into long
+    from (values
+      ('prompt', octet_length(job.prompt), 1048576),
+      ('payload', pg_column_size(job.payload), 1048576),
+      ('labels', pg_column_size(job.labels), 16384),
+      ('title', octet_length(job.title), 1000),
+      ('concurrency_key', octet_length(job.concurrency_key), 500),
+      ('idempotency_key', octet_length(job.idempotency_key), 500),
+      ('tenant', octet_length(job.tenant), 200),
+      ('project', octet_length(job.project), 200),
+      ('queue', octet_length(job.queue), 200),
+      ('kind', octet_length(job.kind), 200)) one (name, size, allowed)
+   where one.size > one.allowed
+   limit 1;
+  if found then
+    raise exception '% has % bytes, the limit is %', long.name, long.size, long.allowed
+      using errcode = 'LH004', column = long.name, hint = 'Put long input into a file that the agent can read, and its path into the prompt.';
+  end if;
+end $$;
+
+create or replace function leasehold.jobs_after_insert() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  insert into heads (job_id, seq)
+  select id, 1 from fresh;
+
+  insert into events (job_id, seq, tenant, at, kind)
+  select id, 1, tenant, created_at, status from fresh;
+
+  insert into arrivals (lane, queue, tenant, agent, key)
+  select distinct lane, queue, tenant, agent, case when status = 'deferred' then concurrency_key end from fresh;
+  return null;
+end $$;

@@ -1,0 +1,51 @@
+-- Give a job that ended without success one more attempt, under its own id.
+create or replace function leasehold.retry(job bigint) returns text
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set leasehold.actor = 'retry'
+as $$
+declare
+  wanted record;
+  next_status text := 'queued';
+begin
+  select j.id, j.tenant, j.queue, j.agent, j.lane, j.status, j.concurrency_key into wanted
+    from jobs j
+   where j.id = retry.job
+     for update;
+  if not found or not may_act_for(wanted.tenant) then
+    perform refuse_unknown_job(retry.job);
+  elsif wanted.status not in ('failed', 'blocked', 'timed_out', 'cancelled') then
+    raise exception 'job % is %, it cannot be retried', wanted.id, wanted.status
+      using errcode = 'LH022',
+            hint = case wanted.status
+              when 'succeeded' then 'It has succeeded; insert a new job to do it again.'
+              else 'It has not ended yet; SELECT leasehold.cancel(...) ends it.'
+            end;
+  elsif not exists (select from agents a where a.name = wanted.agent) then
+    perform refuse_unknown_agent(wanted.agent);
+  end if;
+  if wanted.concurrency_key is not null and not key_is_free(wanted.tenant, wanted.concurrency_key) then
+    next_status := 'deferred';
+  end if;
+
+  update jobs j
+     set status = next_status,
+         max_attempts = least(greatest(j.max_attempts, j.attempts + 1), 1000),
+         losses = 0,
+         run_at = clock(),
+         due = true,
+         reason = null,
+         message = null,
+         result = null,
+         cancel_requested_at = null,
+         cancel_requested_by = null,
+         cancel_requested_reason = null,
+         finished_at = null,
+         updated_at = clock()
+   where j.id = wanted.id;
+  perform note(wanted.id, wanted.tenant, null, 'retried', null, jsonb_build_object('by', session_user, 'was', wanted.status));
+  insert into arrivals (lane, queue, tenant, agent, key)
+  values (wanted.lane, wanted.queue, wanted.tenant, wanted.agent, case next_status when 'deferred' then wanted.concurrency_key end);
+  perform ring();
+  return next_status;
+end $$;

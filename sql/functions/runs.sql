@@ -1,0 +1,114 @@
+-- A run between its claim and its end: read, started, fenced.
+
+-- What a worker needs to start or to take up its live runs. The claim returns ids only: its rows leave before the commit,
+-- and a stopped client with a full socket would hold the claim for everybody.
+create or replace function leasehold.read_runs(worker bigint, token uuid, runs bigint[])
+returns table (
+  run_id bigint, run_token uuid, job_id bigint, attempt int, tenant text, queue text, agent text, adapter text, command text[],
+  env jsonb, workspace text, launcher text[], prompt text, payload jsonb, limits jsonb, stop_grace interval, total_timeout interval,
+  status text, started_at timestamptz, cancel_requested boolean, stdout_shipped bigint, stderr_shipped bigint, events_mark bigint)
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform know_worker(read_runs.worker, read_runs.token);
+  return query
+  select r.id, r.token, r.job_id, r.attempt, r.tenant, r.queue, r.agent, a.adapter, a.command,
+         a.env, a.workspace, a.launcher, j.prompt, j.payload, a.limits, a.stop_grace, a.total_timeout,
+         r.status, r.started_at, j.cancel_requested_at is not null,
+         shipped(r.id, 'stdout'), shipped(r.id, 'stderr'), h.mark
+    from unnest(read_runs.runs) wanted (id)
+   cross join lateral (select u.* from leasehold.runs u where u.id = wanted.id offset 0) r
+   cross join lateral (select k.* from jobs k where k.id = r.job_id offset 0) j
+   cross join lateral (select k.* from heads k where k.job_id = r.job_id offset 0) h
+   cross join lateral (select k.* from agents k where k.name = r.agent offset 0) a
+   where r.worker_id = read_runs.worker
+     and r.ended_at is null;
+end $$;
+
+-- The first byte of a stream that is not in the database yet.
+create or replace function leasehold.shipped(run bigint, stream text) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return coalesce(
+    (select o.byte_offset + octet_length(o.bytes)
+       from output o
+      where o.run_id = shipped.run
+        and o.stream = shipped.stream
+      order by o.byte_offset desc
+      limit 1),
+    0);
+end $$;
+
+-- The process exists. Repeatable: an answer can be lost.
+create or replace function leasehold.start_run(worker bigint, token uuid, run bigint, run_token uuid, identity jsonb) returns void
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set leasehold.actor = 'start'
+as $$
+declare
+  current_ runs;
+begin
+  perform know_worker(start_run.worker, start_run.token);
+  perform from heads h                                          -- the head before the run, as everywhere
+    where h.job_id = (select r.job_id from runs r where r.id = start_run.run)
+      for update;
+  select r.* into current_
+    from runs r
+   where r.id = start_run.run
+     for update;
+  if current_.id is null or current_.token is distinct from start_run.run_token
+     or current_.ended_at is not null or current_.worker_id <> start_run.worker then
+    perform refuse_run(run, run_token, worker);
+  elsif current_.status <> 'starting' then
+    return;
+  end if;
+  update runs r
+     set status = 'running',
+         identity = start_run.identity,
+         started_at = clock()
+   where r.id = current_.id;
+  perform note(current_.job_id, current_.tenant, current_.id, 'spawned', null, start_run.identity);
+end $$;
+
+-- Lock what belongs to a run, in the order that holds everywhere: job, head, run.
+create or replace function leasehold.lock_run(run bigint) returns leasehold.runs
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  job bigint := (select r.job_id from runs r where r.id = lock_run.run);
+  locked runs;
+begin
+  perform from jobs j where j.id = job for update;
+  perform from heads h where h.job_id = job for update;
+  select r.* into locked from runs r where r.id = lock_run.run for update;
+  return locked;
+end $$;
+
+-- Say why a write for this run is refused.
+create or replace function leasehold.refuse_run(run bigint, run_token uuid, worker bigint default null) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  known runs;
+begin
+  select r.* into known from runs r where r.id = refuse_run.run;
+  if known.id is null then
+    raise exception 'there is no run %', coalesce(run::text, 'NULL')
+      using errcode = 'LH013', hint = 'It may have been lost in a failover: stop its process and write nothing.';
+  elsif known.token is distinct from run_token then
+    raise exception 'run % has another token', run
+      using errcode = 'LH011', hint = 'The id was given again after a failover: stop this process and write nothing.';
+  elsif known.ended_at is null and known.worker_id is distinct from worker then
+    raise exception 'run % belongs to worker %', run, known.worker_id
+      using errcode = 'LH011', hint = 'It was adopted: stop nothing, write nothing, let that worker go on with it.';
+  end if;
+  raise exception 'run % has ended as %', run, known.outcome
+    using errcode = 'LH010', detail = format('outcome=%s reason=%s', known.outcome, known.reason),
+          hint = 'The first verdict stands: stop its process and write nothing more for it.';
+end $$;

@@ -1,0 +1,35 @@
+-- Who the caller is. Tenancy hangs on session_user: SET ROLE and definer functions cannot change it, a client setting cannot forge it.
+
+create or replace function leasehold.my_tenants() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+  select coalesce(array_agg(mine.tenant), '{default}')
+    from tenant_logins mine
+   where mine.login = session_user
+$$;
+
+create or replace function leasehold.my_default_tenant() returns text
+language sql stable security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+  select coalesce(
+    (select mine.tenant
+       from tenant_logins mine
+      where mine.login = session_user
+      order by mine.is_default desc, mine.tenant
+      limit 1),
+    'default')
+$$;
+
+-- Definer functions pass row-level security by, so each of them asks this. Inside, current_user is the owner of the schema.
+create or replace function leasehold.may_act_for(tenant text) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return may_act_for.tenant = any (my_tenants())
+      or pg_has_role(session_user, 'leasehold_admin', 'member')
+      or pg_has_role(session_user, 'leasehold_worker', 'member')
+      or pg_has_role(session_user, current_user, 'member');
+end $$;

@@ -1,0 +1,83 @@
+-- Every trigger in one place, made anew only when this text changes: making one locks its table.
+
+create or replace trigger a_statement
+  before insert on leasehold.jobs
+  for each statement execute function leasehold.jobs_before_statement();
+
+create or replace trigger b_protected
+  before insert on leasehold.jobs
+  for each row
+  when (new.status is distinct from 'queued'
+        or new.due is distinct from true
+        or new.lane is distinct from 0
+        or new.attempts is distinct from 0
+        or new.interruptions is distinct from 0
+        or new.losses is distinct from 0
+        or new.reason is not null
+        or new.message is not null
+        or new.result is not null
+        or new.cancel_requested_at is not null
+        or new.cancel_requested_by is not null
+        or new.cancel_requested_reason is not null
+        or new.request_hash is not null
+        or new.created_at is not null
+        or new.updated_at is not null
+        or new.started_at is not null
+        or new.finished_at is not null)
+  execute function leasehold.jobs_refuse_protected();
+
+create or replace trigger c_normalise
+  before insert on leasehold.jobs
+  for each row execute function leasehold.jobs_before_insert();
+
+create or replace trigger d_effects
+  after insert on leasehold.jobs
+  referencing new table as fresh
+  for each statement execute function leasehold.jobs_after_insert();
+
+drop trigger if exists e_ring on leasehold.jobs;
+create constraint trigger e_ring
+  after insert on leasehold.jobs
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
+
+create or replace trigger guard
+  before update of status on leasehold.jobs
+  for each row
+  when (old.status is distinct from new.status)
+  execute function leasehold.check_transition('job');
+
+create or replace trigger guard
+  before update of status on leasehold.runs
+  for each row
+  when (old.status is distinct from new.status)
+  execute function leasehold.check_transition('run');
+
+create or replace trigger guard
+  before update of state on leasehold.workers
+  for each row
+  when (old.state is distinct from new.state)
+  execute function leasehold.check_transition('worker');
+
+create or replace trigger normalise
+  before insert or update on leasehold.agents
+  for each row execute function leasehold.agents_before_write();
+
+create or replace trigger keep_if_needed
+  before delete on leasehold.agents
+  for each row execute function leasehold.agents_before_delete();
+
+-- a pause lifted or a limit raised makes room
+create or replace trigger ring
+  after insert or update or delete on leasehold.agents
+  for each statement execute function leasehold.ring_at_commit();
+
+create or replace trigger ring
+  after insert or update or delete on leasehold.tenants
+  for each statement execute function leasehold.ring_at_commit();
+
+create or replace trigger ring
+  after insert or update or delete on leasehold.queues
+  for each statement execute function leasehold.ring_at_commit();

@@ -1,0 +1,130 @@
+"""What every test may use: a real server, a database of its own, and one way to wait."""
+
+import asyncio
+import os
+import secrets
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from leasehold.db.embedded import open_postgres
+from leasehold.db.migrate import migrate
+
+TEMPLATE = f"leasehold_test_{secrets.token_hex(4)}"
+
+
+def database(server: str, name: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """DSN of a server for this session: LEASEHOLD_TEST_DSN, else an embedded one. Holds a migrated template."""
+    stop, started = asyncio.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    found = {}
+
+    async def serve():
+        async with server_for(tmp_path_factory.mktemp("pg")) as dsn:
+            await make_template(dsn)
+            found["dsn"] = dsn
+            yield_control.set()
+            await stop.wait()
+            await drop(dsn, TEMPLATE)
+
+    import threading
+
+    yield_control = threading.Event()
+    failure = []
+
+    def run():
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(serve())
+        except BaseException as error:
+            failure.append(error)
+            yield_control.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield_control.wait()
+    if failure:
+        raise failure[0]
+    assert started is not None
+    yield found["dsn"]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+@asynccontextmanager
+async def server_for(directory: Path):
+    if given := os.environ.get("LEASEHOLD_TEST_DSN"):
+        yield given
+        return
+    async with open_postgres(directory / "data", durable=False, max_connections=250) as dsn:
+        yield dsn
+
+
+async def make_template(dsn):
+    admin = await asyncpg.connect(dsn)
+    await admin.execute(f"create database {TEMPLATE}")
+    await admin.close()
+    connection = await asyncpg.connect(database(dsn, TEMPLATE))
+    await migrate(connection)
+    await connection.close()
+
+
+async def drop(dsn, name):
+    admin = await asyncpg.connect(dsn)
+    await admin.execute(f"drop database if exists {name} with (force)")
+    await admin.close()
+
+
+@pytest.fixture
+async def dsn(server):
+    """A fresh, migrated database, dropped afterwards."""
+    name = f"{TEMPLATE}_{secrets.token_hex(4)}"
+    admin = await asyncpg.connect(server)
+    await admin.execute(f"create database {name} template {TEMPLATE}")
+    await admin.close()
+    yield database(server, name)
+    await drop(server, name)
+
+
+@pytest.fixture
+async def empty_dsn(server):
+    """A fresh database without our schema."""
+    name = f"{TEMPLATE}_{secrets.token_hex(4)}"
+    admin = await asyncpg.connect(server)
+    await admin.execute(f"create database {name}")
+    await admin.close()
+    yield database(server, name)
+    await drop(server, name)
+
+
+@pytest.fixture
+async def sql(dsn):
+    """What any client has: a plain connection and SQL."""
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def eventually():
+    """Wait for a query to answer `expected`: the one way in which tests here wait for the database."""
+
+    async def wait(sql, query, *arguments, expected, within=20.0):
+        found, deadline = None, asyncio.get_running_loop().time() + within
+        while (found := await sql.fetchval(query, *arguments)) != expected:
+            if asyncio.get_running_loop().time() > deadline:
+                raise AssertionError(f"still {found!r}, not {expected!r}, after {within} s: {query} {arguments}")
+            await asyncio.sleep(0.02)
+        return found
+
+    return wait
