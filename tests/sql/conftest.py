@@ -152,7 +152,7 @@ async def hire(sql):
 
 
 @pytest.fixture
-async def worker(fixer, hire):
+async def worker(fixer, clock, hire):
     return await hire()
 
 

@@ -23,6 +23,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
+        """Can it still do something?"""
         return self.state not in GONE
 
 
@@ -52,7 +53,7 @@ def process(pid: int) -> Process | None:
 def processes() -> dict[int, Process]:
     """Every process there is, zombies left out."""
     found = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 names are all we need, many times a second
         if name.isdigit() and (one := process(int(name))) is not None and one.alive:
             found[one.pid] = one
     return found
@@ -75,7 +76,7 @@ def descendants(roots: set[int], everything: dict[int, Process]) -> list[Process
 def own_children() -> list[int]:
     """Pids of our direct children, zombies too. Exact: only we reap them, so nobody leaves while we read."""
     me = os.getpid()
-    lists = [read_bytes(f"/proc/{me}/task/{task}/children") for task in os.listdir(f"/proc/{me}/task")]
+    lists = [read_bytes(f"/proc/{me}/task/{task}/children") for task in os.listdir(f"/proc/{me}/task")]  # noqa: PTH208
     if any(part is not None for part in lists):
         return [int(pid) for part in lists if part for pid in part.split()]
     return [one.pid for one in processes().values() if one.ppid == me]  # a kernel without PROC_CHILDREN

@@ -1,0 +1,159 @@
+"""A cgroup v2 group per run, where the host lets us make one. If it fails, the sweep by /proc is all there is."""
+
+import os
+from pathlib import Path
+
+from leasehold.keeper.log import log
+from leasehold.keeper.procfs import read_bytes
+
+LIMITS = {"memory_max": ("memory", "memory.max"), "pids_max": ("pids", "pids.max"), "cpu_weight": ("cpu", "cpu.weight")}
+"""A run's limits: the controller that each needs, and its file."""
+
+PLACE = (
+    "failed=$1; shift; trap 'echo $? >\"$failed\"' EXIT; "  # runs only when exec fails: after a good exec this shell is no more
+    'echo 0 >"$0/cgroup.procs" || exit 125; exec "$@"'
+)
+"""Joins the group and becomes the agent; writes its exit status to a file when it could not."""
+
+
+class Group:
+    """One run's group."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pids(self) -> list[int]:
+        """Who is in it, sub-groups included."""
+        found = []
+        for procs in self.path.rglob("cgroup.procs"):
+            found += [int(pid) for pid in (read_bytes(str(procs)) or b"").split()]
+        return found
+
+    def kill(self) -> None:
+        """All of it at once; a frozen group is thawed, else its members would never die."""
+        self._write("cgroup.freeze", "0")
+        self._write("cgroup.kill", "1")
+
+    def populated(self) -> bool:
+        """Is anybody left?"""
+        return b"populated 1" in (read_bytes(str(self.path / "cgroup.events")) or b"")
+
+    def usage(self) -> dict[str, object]:
+        """What the run used, as far as the host's controllers count."""
+        found: dict[str, object] = {}
+        cpu = self._table("cpu.stat")
+        if "usage_usec" in cpu:
+            found["cpu_seconds"] = round(cpu["usage_usec"] / 1e6, 3)
+        for name, file in (("memory_peak", "memory.peak"), ("pids_peak", "pids.peak")):
+            if (value := read_bytes(str(self.path / file))) and value.strip().isdigit():
+                found[name] = int(value)
+        if kills := self._table("memory.events").get("oom_kill"):
+            found["oom_kills"] = kills
+        return found
+
+    def remove(self) -> bool:
+        """Remove the empty group; False: somebody is still in it."""
+        try:
+            for below in sorted((each for each in self.path.rglob("*") if each.is_dir()), reverse=True):
+                below.rmdir()
+            self.path.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def limit(self, limits: dict[str, object]) -> list[str]:
+        """Set what can be set; the names of limits that this host does not enforce."""
+        missing = []
+        for name, value in limits.items():
+            file = LIMITS.get(name, ("", ""))[1]
+            if not file or not self._write(file, str(value)):
+                missing.append(name)
+        if "memory_max" in limits:
+            self._write("memory.oom.group", "1")
+        return missing
+
+    def _write(self, name: str, value: str) -> bool:
+        try:
+            (self.path / name).write_text(value, encoding="ascii")
+        except OSError:
+            return False
+        return True
+
+    def _table(self, name: str) -> dict[str, int]:
+        lines = (read_bytes(str(self.path / name)) or b"").decode("ascii", "replace").splitlines()
+        pairs = [line.split() for line in lines]
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+class Groups:
+    """Our own place in the hierarchy; runs' groups lie below it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.controllers = (read_bytes(str(root / "cgroup.controllers")) or b"").decode().split()
+        wanted = [name for name in self.controllers if name in ("memory", "pids", "cpu")]
+        for name in wanted:
+            try:
+                (root / "cgroup.subtree_control").write_text(f"+{name}", encoding="ascii")
+            except OSError:
+                self.controllers.remove(name)
+
+    def make(self, run_id: int) -> Group:
+        """A fresh group for a run. Raises OSError."""
+        group = Group(self._root / f"run-{run_id}")
+        group.path.mkdir(exist_ok=True)
+        return group
+
+    def leftovers(self) -> list[Group]:
+        """Groups of runs that nobody owns any more."""
+        return [Group(path) for path in self._root.glob("run-*") if path.is_dir()]
+
+    def close(self) -> None:
+        """Leave nothing behind, as far as we may."""
+        try:
+            self._root.rmdir()
+        except OSError:
+            return
+
+
+def find_groups(keeper_id: str) -> Groups | None:
+    """A place where we may make, fill, kill and remove groups; tried, not guessed. None: there is none."""
+    for mount in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+        if not (mount / "cgroup.procs").exists():
+            continue
+        own = mount / _own_path().lstrip("/")
+        root = own / f"leasehold-{keeper_id[:12]}"
+        try:
+            _make_room(own)
+            root.mkdir(exist_ok=True)
+            groups = Groups(root)
+            trial = groups.make(0)
+            usable = (trial.path / "cgroup.kill").exists() and os.access(trial.path / "cgroup.procs", os.W_OK)
+            if trial.remove() and usable and _may_enter(own):
+                return groups
+            groups.close()
+        except OSError as error:
+            log("cgroup_not_usable", "debug", root=str(root), error=str(error))
+    return None
+
+
+def _own_path() -> str:
+    for line in (read_bytes("/proc/self/cgroup") or b"").decode().splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return "/"
+
+
+def _may_enter(own: Path) -> bool:
+    """Moving a process needs the right to write to the common ancestor's cgroup.procs too."""
+    return os.access(own / "cgroup.procs", os.W_OK)
+
+
+def _make_room(own: Path) -> None:
+    """In a delegated unit no process may sit above groups with controllers: step aside into a leaf of our own."""
+    if os.environ.get("INVOCATION_ID") and os.access(own / "cgroup.procs", os.W_OK) and own.name != "supervisor":
+        leaf = own / "supervisor"
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text("0", encoding="ascii")

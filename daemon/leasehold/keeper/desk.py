@@ -1,0 +1,137 @@
+"""What each request does. Whatever is wrong with one is answered with a code and plain words; the keeper goes on."""
+
+import os
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from leasehold.keeper import protocol
+from leasehold.keeper.clock import boot_id, boottime
+from leasehold.keeper.house import House
+from leasehold.keeper.log import log
+from leasehold.keeper.protocol import PROTOCOL, RefusedError, Request
+from leasehold.keeper.run import Run
+
+Answer = dict[str, object]
+
+
+class Client(Protocol):
+    """Who asks."""
+
+    epoch: int | None
+
+
+C = TypeVar("C", bound=Client)
+
+
+class Desk:
+    """Answers requests. `life` is random per keeper process; each accepted hello opens the next epoch."""
+
+    def __init__(self, house: House, version: str) -> None:
+        self.house = house
+        self.life = os.urandom(8).hex()
+        self.epoch = 0
+        self._version = version
+        self._operations: dict[str, Callable[[Request], Answer]] = {
+            "spawn": self._spawn, "extend": self._extend, "stop": self._stop, "close_stdin": self._close_stdin,
+            "list": self._list, "forget": self._forget,
+        }  # fmt: skip
+
+    def answer(self, line: bytes, client: C, supersede: Callable[[C], None]) -> Answer:
+        """One line in, one answer out."""
+        number: object = None
+        try:
+            request = protocol.decode(line)
+            number = request.get("id")
+            operation = protocol.text(request, "op")
+            if operation == "about":
+                said = self._about()
+            elif operation == "hello":
+                said = self._hello(request, client, supersede)
+            elif client.epoch != self.epoch:
+                raise RefusedError("no_hello", "say hello first")
+            elif operation in self._operations:
+                said = self._operations[operation](request)
+            else:
+                raise RefusedError("bad_request", f"there is no operation {operation!r}")
+        except RefusedError as error:
+            return {"id": number, "ok": False, "error": error.code, "message": str(error)}
+        return {"id": number, "ok": True, **said}
+
+    def _about(self) -> Answer:
+        groups = self.house.groups
+        enforced = sorted(groups.controllers) if groups else []
+        return {
+            "keeper_id": self.house.keeper_id,
+            "life": self.life,
+            "boot_id": boot_id(),
+            "boottime": boottime(),
+            "version": self._version,
+            "pid": os.getpid(),
+            "runs": len(self.house.live),
+            "containment": {
+                "rung": self.house.rung,
+                "enforced": enforced,
+                "missing": sorted({"cpu", "memory", "pids"} - set(enforced)),
+            },
+        }
+
+    def _hello(self, request: Request, client: C, supersede: Callable[[C], None]) -> Answer:
+        if request.get("protocol") != PROTOCOL:
+            raise RefusedError("protocol", f"this keeper speaks protocol {PROTOCOL}, not {request.get('protocol')!r}")
+        epoch = request.get("epoch")
+        if request.get("life") == self.life and isinstance(epoch, int) and epoch < self.epoch:
+            raise RefusedError("superseded", "another daemon has said hello since")  # rule 6
+        supersede(client)
+        self.epoch += 1
+        client.epoch = self.epoch
+        log("hello", epoch=self.epoch, instance=request.get("instance"))
+        return {**self._about(), "epoch": self.epoch}
+
+    def _spawn(self, request: Request) -> Answer:
+        run_id = protocol.integer(request, "run_id", 1)
+        env = protocol.mapping(request, "env")
+        argv = protocol.texts(request, "argv")
+        if not all(
+            isinstance(value, str) and "\0" not in name + value and "=" not in name for name, value in env.items()
+        ):
+            raise RefusedError("bad_request", "'env' maps names to strings, without NUL")
+        if any("\0" in word for word in argv):
+            raise RefusedError("bad_request", "'argv' holds a NUL")
+        deadline, grace = protocol.seconds(request, "deadline"), protocol.seconds(request, "grace")
+        run = Run(run_id, protocol.text(request, "token"), deadline, grace, self.house.directory(run_id))
+        cwd, limits = protocol.optional_text(request, "cwd"), protocol.mapping(request, "limits")
+        told = self.house.spawn(
+            run, argv, {name: str(value) for name, value in env.items()}, cwd, request.get("stdin"), limits
+        )
+        return told.describe()
+
+    def _extend(self, request: Request) -> Answer:
+        deadline = protocol.seconds(request, "deadline")
+        wanted = protocol.integers(request, "runs")
+        for run_id in wanted:
+            if run := self.house.runs.get(run_id):
+                run.extend(deadline)
+        return {"unknown": [run_id for run_id in wanted if run_id not in self.house.runs]}
+
+    def _stop(self, request: Request) -> Answer:
+        run_id, why = protocol.integer(request, "run_id", 1), protocol.text(request, "why")
+        signals = protocol.ladder(request)
+        run = self.house.runs.get(run_id) or self.house.tombstone(run_id, why)
+        if run.exit is None:
+            run.stop(signals, why)
+        return {"state": run.describe()["state"]}
+
+    def _close_stdin(self, request: Request) -> Answer:
+        if run := self.house.runs.get(protocol.integer(request, "run_id", 1)):
+            run.close_stdin()
+        return {}
+
+    def _list(self, _request: Request) -> Answer:
+        return {"runs": [run.describe() for run in self.house.runs.values()]}
+
+    def _forget(self, request: Request) -> Answer:
+        run_id = protocol.integer(request, "run_id", 1)
+        if (run := self.house.runs.get(run_id)) and run.exit is None:
+            raise RefusedError("running", f"run {run_id} has not ended")
+        self.house.forget(run_id)
+        return {}

@@ -1,0 +1,350 @@
+"""The claim: what it gives, in which order, and which limits it keeps."""
+
+import asyncio
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+
+async def agents(sql, *names):
+    for name in names:
+        await sql.execute("insert into leasehold.agents (name, command) values ($1, '{true}')", name)
+
+
+async def test_a_claim_opens_one_run_for_each_job(sql, worker, job, look, story, clock, sane):
+    jobs = [await job() for _ in range(3)]
+    runs = await worker.claim(2)
+    assert [run["job_id"] for run in runs] == jobs[:2]
+    assert [run["attempt"] for run in runs] == [1, 1]
+    assert len({run["run_token"] for run in runs}) == 2
+    row = await look(jobs[0])
+    assert (row["status"], row["started_at"]) == ("running", clock.now)
+    assert await story(jobs[0]) == ["queued", "started"]
+    assert [run["job_id"] for run in await worker.claim()] == jobs[2:]
+    assert await worker.claim() == []
+    await sane()
+
+
+async def test_no_slots_no_jobs(worker, job):
+    await job()
+    assert await worker.claim(0) == await worker.claim(-1) == []
+
+
+async def test_inside_a_lane_priority_then_time_then_id(worker, job, clock):
+    low, late, first, second, high = (
+        await job(), await job(run_at=clock.now - timedelta(minutes=1)), await job(run_at=clock.now - timedelta(minutes=2)),
+        await job(run_at=clock.now - timedelta(minutes=2)), await job(priority=9),
+    )  # fmt: skip
+    assert [(await worker.claim_one())["job_id"] for _ in range(5)] == [high, first, second, late, low]
+
+
+async def test_the_same_claim_answers_the_bodies_in_a_second_call(sql, hire, clock, job):
+    await sql.execute("""insert into leasehold.agents (name, command, env, workspace, launcher, limits, total_timeout)
+        values ('fixer', '{sh,-c,x}', '{"A": "b"}', '/srv', '{nice}', '{"pids_max": 5}', '1 h')""")
+    worker = await hire()
+    await job(prompt="p" * 1000, payload='{"a": 1}', tenant="acme", queue="slow")
+    run = await worker.claim_one()
+    [body] = await worker.read([run])
+    assert {key: body[key] for key in run.keys()} == dict(run)
+    assert [body[c] for c in ("tenant", "queue", "agent", "adapter", "command", "env", "workspace", "launcher", "prompt", "payload",
+                              "limits", "total_timeout", "status", "cancel_requested", "stdout_shipped", "events_mark")] == [
+        "acme", "slow", "fixer", "command", ["sh", "-c", "x"], '{"A": "b"}', "/srv", ["nice"], "p" * 1000, '{"a": 1}',
+        '{"pids_max": 5}', timedelta(hours=1), "starting", False, 0, -1,
+    ]  # fmt: skip
+    assert await (await hire(instance="beta")).read([run]) == []
+
+
+async def test_a_job_ahead_of_its_time_waits_and_the_worker_knows_how_long(worker, job, clock):
+    born = await job(run_at=clock.now + timedelta(seconds=30))
+    assert await worker.claim() == []
+    assert await worker.next_due() == timedelta(seconds=30)
+    await clock.forward(seconds=31)
+    assert await worker.next_due() == timedelta(0)
+    assert [run["job_id"] for run in await worker.claim()] == [born]
+    assert await worker.next_due() is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "columns"),
+    [
+        ("update leasehold.agents set max_running = 2 where name = 'fixer'", {}),
+        ("insert into leasehold.tenants (name, max_running) values ('acme', 2)", {"tenant": "acme"}),
+        ("insert into leasehold.queues (name, max_running) values ('slow', 2)", {"queue": "slow"}),
+    ],
+)
+async def test_a_limit_is_kept_within_and_across_claims(sql, worker, hire, job, sane, limit, columns):
+    await sql.execute(limit)
+    for _ in range(5):
+        await job(**columns)
+    runs = await worker.claim()
+    assert len(runs) == 2
+    assert await (await hire(instance="beta")).claim() == []
+    await worker.finish(runs[0])
+    assert len(await worker.claim()) == 1
+    await sane()
+
+
+async def test_a_full_tenant_does_not_hold_up_the_others(sql, worker, job):
+    await sql.execute("insert into leasehold.tenants (name, max_running) values ('acme', 1)")
+    for _ in range(20):
+        await job(tenant="acme")
+    other = await job(tenant="globex")
+    assert other in [run["job_id"] for run in await worker.claim(2)]
+    assert await worker.claim() == []
+
+
+@pytest.mark.parametrize(
+    ("pause", "resume"),
+    [
+        ("insert into leasehold.tenants (name, paused) values ('acme', true)", "update leasehold.tenants set paused = false"),
+        ("insert into leasehold.queues (name, paused) values ('slow', true)", "update leasehold.queues set paused = false"),
+        ("update leasehold.agents set status = 'paused'", "update leasehold.agents set status = 'enabled'"),
+    ],
+)
+async def test_pauses_hold(sql, worker, job, pause, resume):
+    await job(tenant="acme", queue="slow")
+    await sql.execute(pause)
+    assert await worker.claim() == []
+    await sql.execute(resume)
+    assert len(await worker.claim()) == 1
+
+
+async def test_a_worker_hears_only_its_queues(hire, fixer, clock, job):
+    slow, any_ = await hire(queues=["slow"]), await hire(instance="beta")
+    fast_job, slow_job = await job(queue="fast"), await job(queue="slow")
+    ahead = await job(queue="fast", run_at=clock.now + timedelta(seconds=5))
+    assert [run["job_id"] for run in await slow.claim()] == [slow_job]
+    assert await slow.next_due() is None
+    assert [run["job_id"] for run in await any_.claim()] == [fast_job]
+    assert await any_.next_due() == timedelta(seconds=5)
+    assert ahead
+
+
+async def test_a_newcomer_does_not_wait_behind_a_backlog(sql, worker, job):
+    await sql.execute("insert into leasehold.jobs (tenant, agent, prompt) select 't' || g % 20, 'fixer', 'x' from generate_series(1, 400) g")
+    for _ in range(5):
+        await worker.claim(8)
+    newcomer = await job(tenant="newcomer", priority=0)
+    assert newcomer in [run["job_id"] for run in await worker.claim(8)]
+
+
+async def test_every_tenant_gets_its_share_and_weights_count(sql, worker):
+    await sql.execute("insert into leasehold.tenants (name, weight) values ('heavy', 3)")
+    await sql.execute("""insert into leasehold.jobs (tenant, agent, prompt)
+        select t, 'fixer', 'x' from unnest(array['heavy', 'light', 'lighter']) t, generate_series(1, 100)""")
+    for _ in range(10):
+        await worker.claim(5)
+    started = dict(await sql.fetch("select tenant, count(*) from leasehold.runs group by 1"))
+    assert started == {"heavy": 30, "light": 10, "lighter": 10}
+
+
+async def test_coming_back_often_gains_nothing(sql, worker, job):
+    await sql.execute("insert into leasehold.jobs (tenant, agent, prompt) select 'steady', 'fixer', 'x' from generate_series(1, 100)")
+    for _ in range(20):
+        await job(tenant="sly")
+        await worker.claim(2)
+    started = dict(await sql.fetch("select tenant, count(*) from leasehold.runs group by 1"))
+    assert abs(started["steady"] - started["sly"]) <= 2
+
+
+async def test_an_open_transaction_of_a_user_on_a_job_does_not_block_the_claim(worker, job, connect, sql):
+    held, free, user = await job(), await job(), await connect()
+    async with user.transaction():
+        await user.execute("select leasehold.cancel($1)", held)
+        await sql.execute("set statement_timeout = '2s'")
+        assert [run["job_id"] for run in await worker.claim()] == [free]
+
+
+async def test_claims_come_one_after_the_other(worker, job, connect, hire, eventually, sql):
+    await job()
+    one, two = await connect(), await connect()
+    other = await hire(two, instance="beta")
+    async with one.transaction():
+        await one.fetch("select * from leasehold.claim($1, $2, 1)", *worker.me)
+        waiting = asyncio.create_task(other.claim())
+        await eventually(sql, "select count(*) from pg_locks where locktype = 'advisory' and not granted", expected=1)
+    assert await waiting == []
+
+
+async def test_a_claim_with_an_old_snapshot_is_refused(sql, worker, refused):
+    async with refused("LH020", "claim needs read committed"):
+        async with sql.transaction(isolation="repeatable_read"):
+            await worker.claim()
+
+
+async def test_a_worker_with_an_expired_or_closed_lease_claims_nothing(worker, job, hire, clock, refused):
+    await job()
+    await clock.forward(seconds=120)
+    async with refused("LH012", f"the lease of worker {worker.id} has run out"):
+        await worker.claim()
+    async with refused("LH012"):
+        await worker.renew()
+    other = await hire()
+    await other.adopt()
+    async with refused("LH012", f"worker {worker.id} is closed"):
+        await worker.claim()
+    other.token = worker.token
+    async with refused("LH012", f"worker {other.id} has another token"):
+        await other.claim()
+    other.id = 4711
+    async with refused("LH012", "there is no worker 4711"):
+        await other.claim()
+
+
+async def test_a_claim_in_flight_holds_up_whoever_wants_to_close_its_worker(worker, job, connect, hire, eventually, sql):
+    """Rule 12: otherwise a run of a closed worker could appear after everybody has looked."""
+    await job()
+    one, two = await connect(), await connect()
+    successor = await hire(two)
+    async with one.transaction():
+        run = await one.fetchrow("select * from leasehold.claim($1, $2, 1)", *worker.me)
+        closing = asyncio.create_task(successor.adopt([run]))
+        await eventually(sql, "select count(*) from pg_locks where not granted", expected=1)
+        await one.fetch("select * from leasehold.renew($1, $2, $3, '2 min')", *worker.me, [run["run_id"]])
+    assert await closing == [("adopted", run["run_id"])]
+
+
+async def test_a_renewal_does_not_wait_for_a_claim_of_the_same_worker(worker, job, connect, sql):
+    await job()
+    one = await connect()
+    async with one.transaction():
+        await one.fetch("select * from leasehold.claim($1, $2, 1)", *worker.me)
+        await sql.execute("set statement_timeout = '2s'")
+        assert (await worker.renew())[0]["what"] == "renewed"
+
+
+async def test_after_a_failover_claim_and_reap_are_closed_for_one_lease(sql, worker, hire, job, clock):
+    """Rule 18: the new primary may not know the last claims."""
+    lost = await hire(instance="beta", lease=timedelta(seconds=60))
+    await job()
+    [run] = await lost.claim()
+    await sql.execute("update leasehold.cluster set timeline = 'FFFFFFFF'")
+    await job()
+    await clock.forward(seconds=90)
+    seen = await worker.watch()
+    assert seen[lost.id][1]
+    assert await worker.claim() == [] == await worker.reap(seen)
+    await worker.renew(lease=timedelta(hours=1))
+    await clock.forward(seconds=119)
+    assert await worker.claim() == [] == await worker.reap(seen)
+    await clock.forward(seconds=2)
+    assert [r["run_id"] for r in await worker.reap(seen)] == [run["run_id"]]
+    assert len(await worker.claim()) == 2
+
+
+async def test_a_stopped_client_in_the_middle_of_its_answer_blocks_nobody(sql, worker, job, hire):
+    """The claim answers ids only: 100 runs of 1 MB prompts fit into a socket buffer."""
+    prompt = "x" * 1_000_000
+    for _ in range(5):
+        await job(prompt=prompt)
+    rows = await worker.claim()
+    assert len(rows) == 5 and set(rows[0].keys()) == {"run_id", "run_token", "job_id", "attempt"}
+
+
+@pytest.mark.race
+async def test_hammer(sql, connect, hire, sane):
+    """Many claimers, producers with open transactions, keys, limits, losses, a canceller, a pauser: nothing over a limit, nothing stranded."""
+    import random
+
+    await agents(sql, "a1", "a2", "a3", "a4")
+    await sql.execute("""
+        update leasehold.agents set max_running = 2 where name = 'a1';
+        update leasehold.agents set max_running = 5 where name = 'a2';
+        update leasehold.agents set retry_backoff = '0', retry_backoff_max = '0';
+        insert into leasehold.tenants (name, max_running, weight) select 't' || g, case when g % 2 = 0 then 3 end, 1 + g % 3
+          from generate_series(1, 8) g;
+        insert into leasehold.queues (name, max_running) values ('narrow', 2);""")
+    total, done, chance = 400, asyncio.Event(), random.Random(4)
+    left = [total]
+    over = """
+        select 'agent ' || r.agent from leasehold.runs r join leasehold.agents a on a.name = r.agent
+         where r.ended_at is null group by r.agent, a.max_running having count(*) > a.max_running
+        union all select 'tenant ' || r.tenant from leasehold.runs r join leasehold.tenants t on t.name = r.tenant
+         where r.ended_at is null group by r.tenant, t.max_running having count(*) > t.max_running
+        union all select 'queue ' || r.queue from leasehold.runs r join leasehold.queues q on q.name = r.queue
+         where r.ended_at is null group by r.queue, q.max_running having count(*) > q.max_running
+        union all select 'key ' || j.concurrency_key from leasehold.runs r join leasehold.jobs j on j.id = r.job_id
+         where r.ended_at is null and j.concurrency_key is not null group by j.tenant, j.concurrency_key having count(*) > 1"""
+
+    async def producer():
+        connection = await connect()
+        while left[0] > 0:
+            many = min(chance.choice([1, 1, 5, 30]), left[0])
+            left[0] -= many
+            async with connection.transaction():
+                for _ in range(many):
+                    await connection.execute(
+                        "insert into leasehold.jobs (tenant, agent, queue, prompt, priority, concurrency_key, run_at, max_attempts, max_losses)"
+                        " values ($1, $2, $3, 'x', $4, $5, leasehold.clock() + $6, 3, 50)",
+                        f"t{chance.randint(1, 8)}", f"a{chance.randint(1, 4)}", chance.choice(["default", "default", "narrow"]),
+                        chance.choice([0, 0, 5]), chance.choice([None, None, f"k{chance.randint(1, 6)}"]),
+                        timedelta(milliseconds=chance.choice([0, 0, 200])),
+                    )  # fmt: skip
+                await asyncio.sleep(chance.choice([0, 0, 0.05]))
+
+    async def runner(number):
+        claims, ends, busy = await connect(), await connect(), set()
+        worker = await hire(claims, instance=f"w{number}")
+        turn = asyncio.Lock()
+
+        async def one(run):
+            await asyncio.sleep(chance.random() * 0.02)
+            outcome, reason = chance.choices(
+                [("succeeded", None), ("failed", "exit_code"), ("lost", "worker_lost"), ("interrupted", "stopped")], [80, 10, 5, 5]
+            )[0]
+            async with turn:
+                await worker.finish(run, outcome, reason, sql=ends)
+
+        while not done.is_set():
+            runs = await worker.claim(6 - len(busy)) if len(busy) < 6 else []
+            for run in runs:
+                task = asyncio.create_task(one(run))
+                busy.add(task)
+                task.add_done_callback(busy.discard)
+            await asyncio.sleep(0.002 if runs else 0.01)
+        await asyncio.gather(*busy)
+
+    async def canceller():
+        connection = await connect()
+        while not done.is_set():
+            if found := await connection.fetchval(
+                "select id from leasehold.jobs where status in ('queued', 'deferred') order by random() limit 1"
+            ):
+                try:
+                    await connection.execute("select leasehold.cancel($1)", found)
+                except asyncpg.PostgresError as error:
+                    assert error.sqlstate == "LH021"
+            await asyncio.sleep(0.05)
+
+    async def pauser():
+        connection = await connect()
+        while not done.is_set():
+            await connection.execute("select leasehold.pause_agent('a4')")
+            await asyncio.sleep(0.05)
+            await connection.execute("select leasehold.resume_agent('a4')")
+            await asyncio.sleep(0.05)
+
+    async def checker():
+        connection = await connect()
+        while not done.is_set():
+            assert await connection.fetch(over) == []
+            await asyncio.sleep(0.002)
+
+    tasks = [asyncio.create_task(part) for part in (*(runner(n) for n in range(5)), canceller(), pauser(), checker())]
+    await asyncio.gather(*(producer() for _ in range(3)))
+    last, since = None, asyncio.get_running_loop().time()
+    while n := await sql.fetchval("select count(*) from leasehold.jobs where finished_at is null"):
+        for task in tasks:
+            if task.done():
+                task.result()
+        if n != last:
+            last, since = n, asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - since < 10, f"{n} jobs are stranded"
+        await asyncio.sleep(0.05)
+    done.set()
+    await asyncio.gather(*tasks)
+    assert await sql.fetchval("select count(*) from leasehold.jobs") == total
+    assert await sql.fetchval("select count(*) from leasehold.runs where ended_at is null") == 0
+    assert await sql.fetch("select job_id from leasehold.runs where outcome = 'succeeded' group by 1 having count(*) > 1") == []
+    await sane()

@@ -1,0 +1,215 @@
+"""Verdicts: the first wins, the same again is harmless, another is refused; and what becomes of the job."""
+
+from datetime import timedelta
+
+import pytest
+
+
+async def test_a_verdict_settles_run_and_job_and_may_be_repeated(sql, worker, job, look, story, clock):
+    born = await job()
+    run = await worker.claim_one()
+    await worker.start(run, {"pid": 42})
+    await worker.start(run, {"pid": 42})
+    await clock.forward(seconds=5)
+    first = await worker.finish(run, exit_code=0, result='{"answer": 42}')
+    assert tuple(first) == ("settled", "succeeded", None)
+    assert tuple(await worker.finish(run)) == ("repeated", "succeeded", None)
+    row = await look(born)
+    assert (row["status"], row["reason"], row["result"], row["attempts"], row["finished_at"]) == (
+        "succeeded", "ok", '{"answer": 42}', 1, clock.now,
+    )  # fmt: skip
+    assert await story(born) == ["queued", "started", "spawned", "succeeded"]
+
+
+async def test_another_verdict_is_refused(worker, job, refused):
+    await job()
+    run = await worker.claim_one()
+    await worker.finish(run)
+    async with refused("LH010", f"run {run['run_id']} has ended as succeeded") as refusal:
+        await worker.fail(run)
+    assert refusal.error.detail == "outcome=succeeded reason=ok"
+    async with refused("LH010"):
+        await worker.start(run)
+
+
+async def test_the_fence_is_run_worker_and_both_tokens(worker, hire, job, refused):
+    """Rule 19."""
+    await job()
+    run = await worker.claim_one()
+    other = await hire(instance="beta")
+    async with refused("LH011", f"belongs to worker {worker.id}"):
+        await other.finish(run)
+    forged = dict(run) | {"run_token": worker.token}
+    async with refused("LH011", "has another token"):
+        await worker.finish(forged)
+    async with refused("LH013", "there is no run 4711"):
+        await worker.finish(dict(run) | {"run_id": 4711})
+    other.id = worker.id
+    async with refused("LH012", "has another token"):
+        await other.finish(run)
+
+
+async def test_an_expired_lease_still_settles_if_nobody_has_reaped(worker, job, clock):
+    await job()
+    run = await worker.claim_one()
+    await clock.forward(hours=1)
+    assert (await worker.finish(run))["disposition"] == "settled"
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [("failed", "nonsense"), ("failed", None), ("succeeded", "exit_code"), ("gone", "ok"), (None, None)])
+async def test_outcome_and_reason_are_a_closed_table(worker, job, refused, outcome, reason):
+    await job()
+    run = await worker.claim_one()
+    async with refused("LH014", "a run cannot end as"):
+        await worker.finish(run, outcome, reason)
+
+
+async def test_every_pair_of_the_table_settles_a_job(sql, worker, job, look, sane):
+    for row in await sql.fetch("select * from leasehold.reasons where reason <> 'crash_cap'"):
+        born = await job(max_attempts=1)
+        run = await worker.claim_job(born)
+        answer = await worker.finish(run, row["outcome"], row["reason"])
+        expected = "queued" if row["outcome"] in ("interrupted", "lost") else row["outcome"]
+        assert answer["job_status"] == expected, row
+        after = await look(born)
+        assert (after["attempts"], after["interruptions"]) == ((1, 0) if row["uses_attempt"] else (0, 1))
+        assert (after["finished_at"] is None) == (expected == "queued")
+        if expected == "queued":
+            await sql.execute("select leasehold.cancel($1)", born)
+    await sane()
+
+
+async def test_a_failure_is_retried_with_backoff_until_the_attempts_are_used_up(worker, job, look, story, clock):
+    born = await job(max_attempts=3)
+    for base in (5, 10):
+        answer = await worker.fail(await worker.claim_one(), message="exit 3")
+        assert answer["job_status"] == "queued"
+        assert timedelta(seconds=base * 0.9) <= answer["retry_at"] - clock.now <= timedelta(seconds=base * 1.1)
+        assert await worker.claim() == []
+        assert await worker.next_due() == answer["retry_at"] - clock.now
+        await clock.forward(seconds=base * 1.1)
+    assert (await worker.fail(await worker.claim_one(), message="exit 3"))["job_status"] == "failed"
+    row = await look(born)
+    assert (row["status"], row["reason"], row["message"], row["attempts"]) == ("failed", "exit_code", "exit 3", 3)
+    assert await story(born) == ["queued", "started", "retry_scheduled", "started", "retry_scheduled", "started", "failed"]
+
+
+async def test_the_backoff_is_capped(sql, worker, job, clock):
+    await sql.execute("update leasehold.agents set retry_backoff = '1 min', retry_backoff_max = '2 min'")
+    await job(max_attempts=100)
+    for _ in range(8):
+        await worker.renew(lease=timedelta(hours=1))
+        answer = await worker.fail(await worker.claim_one())
+        await clock.set(answer["retry_at"])
+        assert answer["retry_at"] - clock.now <= timedelta(seconds=132)
+
+
+async def test_what_a_second_try_cannot_help_is_not_retried(worker, job):
+    await job(max_attempts=5)
+    assert (await worker.finish(await worker.claim_one(), "failed", "spawn_not_found"))["job_status"] == "failed"
+
+
+async def test_an_interruption_uses_no_attempt_and_keeps_its_place(sql, worker, job, look, story, clock):
+    born = await job()
+    await clock.forward(seconds=10)
+    await job()
+    run = await worker.claim_one()
+    assert (await worker.finish(run, "interrupted", "stopped"))["job_status"] == "queued"
+    row = await look(born)
+    assert (row["attempts"], row["interruptions"], row["losses"]) == (0, 1, 0)
+    again = await worker.claim_one()
+    assert (again["job_id"], again["attempt"]) == (born, 2)
+    assert await story(born) == ["queued", "started", "interrupted", "started"]
+
+
+async def test_interruptions_have_no_cap(worker, job):
+    born = await job(max_losses=1)
+    for _ in range(5):
+        assert (await worker.finish(await worker.claim_job(born), "interrupted", "daemon_restart"))["job_status"] == "queued"
+
+
+async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, look, story, sane):
+    first, low, high = await job(concurrency_key="k"), await job(concurrency_key="k"), await job(concurrency_key="k", priority=5)
+    run = await worker.claim_one()
+    assert run["job_id"] == first and await worker.claim() == []
+    await worker.finish(run)
+    assert [(await look(j))["status"] for j in (low, high)] == ["deferred", "queued"]
+    assert await story(high) == ["deferred", "promoted"]
+    await worker.finish(await worker.claim_one())
+    assert (await look(low))["status"] == "queued"
+    await sane()
+
+
+async def test_a_job_that_waits_for_its_retry_keeps_its_key(worker, job, look):
+    await job(concurrency_key="k", max_attempts=2)
+    second = await job(concurrency_key="k")
+    await worker.fail(await worker.claim_one())
+    assert (await look(second))["status"] == "deferred"
+
+
+class TestLateOutcome:
+    """Rule 20: the verdict 'lost' stands, what really became of the run is written once, and counts if nothing has happened since."""
+
+    @pytest.fixture
+    async def lost(self, worker, hire, job, clock):
+        await job(max_attempts=2)
+        run = await worker.claim_one()
+        await clock.forward(seconds=121)
+        reaper = await hire(instance="beta")
+        await reaper.reap()
+        return run
+
+    async def test_the_job_is_settled_with_it_if_it_is_still_queued(self, sql, worker, lost, look, story, sane):
+        answer = await worker.finish(lost, exit_code=0, result='{"a": 1}')
+        assert tuple(answer) == ("late", "succeeded", None)
+        assert tuple(await worker.finish(lost)) == ("late", "succeeded", None)
+        row = await look(lost["job_id"])
+        assert (row["status"], row["attempts"], row["losses"], row["result"]) == ("succeeded", 1, 0, '{"a": 1}')
+        run = await sql.fetchrow("select outcome, late_outcome ->> 'outcome' as late from leasehold.runs")
+        assert tuple(run) == ("lost", "succeeded")
+        assert await story(lost["job_id"]) == ["queued", "started", "lost", "late_outcome", "succeeded"]
+        await sane()
+
+    async def test_another_late_outcome_is_refused(self, worker, lost, refused):
+        await worker.finish(lost)
+        async with refused("LH010"):
+            await worker.fail(lost)
+
+    async def test_a_late_failure_uses_an_attempt_and_backs_off(self, worker, lost, look, story, clock, sane):
+        answer = await worker.fail(lost)
+        assert (answer["disposition"], answer["job_status"]) == ("late", "queued")
+        assert answer["retry_at"] > clock.now
+        assert (await look(lost["job_id"]))["attempts"] == 1
+        assert await story(lost["job_id"]) == ["queued", "started", "lost", "late_outcome"]
+        await sane()
+
+    async def test_a_newer_run_makes_it_an_event_only(self, worker, hire, lost, look, story):
+        newer = await (await hire(instance="gamma")).claim_one()
+        assert tuple(await worker.finish(lost)) == ("late", "running", None)
+        assert newer["attempt"] == 2
+        assert await story(lost["job_id"]) == ["queued", "started", "lost", "started", "late_outcome"]
+
+    async def test_a_cancelled_job_stays_cancelled(self, sql, worker, lost, look):
+        await sql.execute("select leasehold.cancel($1)", lost["job_id"])
+        assert tuple(await worker.finish(lost)) == ("late", "cancelled", None)
+
+    async def test_a_job_retried_by_hand_runs_again(self, sql, worker, lost):
+        await sql.execute("select leasehold.cancel($1)", lost["job_id"])
+        await sql.execute("select leasehold.retry($1)", lost["job_id"])
+        assert (await worker.finish(lost))["job_status"] == "queued"
+
+    async def test_the_next_life_can_deliver_it(self, hire, lost):
+        successor = await hire()
+        await successor.adopt()
+        assert (await successor.finish(lost))["disposition"] == "late"
+
+    async def test_a_late_interruption_is_noted_and_changes_nothing(self, worker, lost):
+        assert tuple(await worker.finish(lost, "interrupted", "lease_lost"))[:2] == ("late", "queued")
+
+    async def test_it_hands_on_the_key(self, sql, worker, hire, job, clock, look):
+        first, second = await job(concurrency_key="k"), await job(concurrency_key="k")
+        run = await worker.claim_job(first)
+        await clock.forward(seconds=121)
+        await (await hire(instance="beta")).reap()
+        await worker.finish(run)
+        assert [(await look(j))["status"] for j in (first, second)] == ["succeeded", "queued"]
