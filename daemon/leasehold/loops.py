@@ -13,10 +13,19 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def background() -> AsyncIterator[TaskGroup]:
-    """A task group whose tasks never end by themselves: leaving the block ends them."""
+    """A task group whose tasks never end by themselves: leaving the block ends them.
+
+    What the block itself raises comes out as it is: one accident needs no group around it.
+    """
+    accident: Exception | None = None
     async with create_task_group() as group:
-        yield group
+        try:
+            yield group
+        except Exception as error:
+            accident = error
         group.cancel_scope.cancel()
+    if accident is not None:
+        raise accident
 
 
 def jittered(seconds: float) -> float:

@@ -7,7 +7,6 @@ create or replace function leasehold.adopt(worker bigint, token uuid, kept_runs 
 returns table (what text, run_id bigint, run_token uuid)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'adopt'
 as $$
 #variable_conflict use_column
 declare
@@ -36,6 +35,7 @@ begin
   if not found then
     perform refuse_worker(adopt.worker, adopt.token);
   end if;
+  perform set_config('leasehold.actor', 'adopt', true);
   update workers w
      set state = 'closed',
          ended_at = clock(),
@@ -44,6 +44,7 @@ begin
      and w.keeper_id = self.keeper_id
      and w.id < self.id
      and w.state = 'alive';
+  perform set_config('leasehold.actor', '', true);
 
   for found_ in
     select r.id, old.boot_id,
@@ -80,8 +81,8 @@ begin
     if current_.worker_id = (self).id then
       return null;                                                    -- our own, claimed since
     end if;
-    perform end_run(current_, 'lost', why, format('worker %s of %s left it, and its keeper does not know it',
-                                                  current_.worker_id, (self).instance));
+    perform end_run('adopt', current_, 'lost', why,
+                    format('worker %s of %s left it, and its keeper does not know it', current_.worker_id, (self).instance));
     return 'ended';
   elsif current_.worker_id <> (self).id then
     update runs r

@@ -2,7 +2,6 @@
 create or replace function leasehold.cancel(job bigint, reason text default null) returns text
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'cancel'
 as $$
 declare
   wanted record;
@@ -19,6 +18,7 @@ begin
       using errcode = 'LH021', hint = 'There is nothing left to cancel.';
   end if;
 
+  perform set_config('leasehold.actor', 'cancel', true);
   update jobs j
      set cancel_requested_at = coalesce(j.cancel_requested_at, clock()),
          cancel_requested_by = coalesce(j.cancel_requested_by, session_user),
@@ -29,6 +29,7 @@ begin
          finished_at = case when wanted.status in ('queued', 'deferred') then clock() end,
          updated_at = clock()
    where j.id = wanted.id;
+  perform set_config('leasehold.actor', '', true);
 
   if wanted.status in ('queued', 'deferred') then
     perform note(wanted.id, wanted.tenant, null, 'cancelled', cancel.reason, jsonb_build_object('by', session_user));

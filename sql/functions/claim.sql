@@ -8,7 +8,6 @@ create or replace function leasehold.claim(worker bigint, token uuid, slots int)
 returns table (run_id bigint, run_token uuid, job_id bigint, attempt int)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'claim'
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
@@ -228,6 +227,7 @@ as $$
 #variable_conflict use_column
 begin
   perform from heads h where h.job_id = any (open_runs.jobs) order by h.job_id for update;      -- ascending, as everywhere
+  perform set_config('leasehold.actor', 'claim', true);
   return query
   with started as (
     update leasehold.jobs j
@@ -260,6 +260,7 @@ begin
   )
   select o.id, o.token, o.job_id, o.attempt
     from opened o;
+  perform set_config('leasehold.actor', '', true);
 end $$;
 
 -- After a failover the new primary may not know the last claims: nothing is given away for one lease.

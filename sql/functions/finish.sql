@@ -10,7 +10,6 @@ create or replace function leasehold.finish_run(
 returns table (disposition text, job_status text, retry_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'finish'
 as $$
 #variable_conflict use_column
 declare
@@ -25,7 +24,7 @@ begin
      or (current_.ended_at is null and current_.worker_id <> finish_run.worker) then
     perform refuse_run(finish_run.run, finish_run.run_token, finish_run.worker);
   elsif current_.ended_at is null then
-    perform end_run(current_, finish_run.outcome, why, finish_run.message, finish_run.exit_code, finish_run.signal,
+    perform end_run('finish', current_, finish_run.outcome, why, finish_run.message, finish_run.exit_code, finish_run.signal,
                     nullif(finish_run.result, 'null'), finish_run.resources, finish_run.output);
     found_as := 'settled';
   elsif current_.outcome = finish_run.outcome and current_.reason = why then
@@ -57,7 +56,7 @@ end $$;
 
 -- End a live run whose job, head and row the caller has locked.
 create or replace function leasehold.end_run(
-  run leasehold.runs, outcome text, reason text, message text default null, exit_code int default null, signal int default null,
+  actor text, run leasehold.runs, outcome text, reason text, message text default null, exit_code int default null, signal int default null,
   result jsonb default null, resources jsonb default null, output jsonb default null)
 returns text
 language plpgsql
@@ -66,6 +65,7 @@ as $$
 declare
   job jobs;
 begin
+  perform set_config('leasehold.actor', actor, true);
   update runs r
      set status = 'ended',
          outcome = end_run.outcome,
@@ -78,18 +78,19 @@ begin
          output = end_run.output,
          ended_at = clock()
    where r.id = (run).id;
+  perform set_config('leasehold.actor', '', true);
   update heads h                                          -- the fence falls: nothing more is taken from this run
      set run_id = null,
          run_token = null
    where h.job_id = (run).job_id;
   select j.* into strict job from jobs j where j.id = (run).job_id;
-  return settle_job(job, run, outcome, reason, message, result,
+  return settle_job(actor, job, run, outcome, reason, message, result,
                     jsonb_build_object('exit_code', exit_code, 'signal', signal));
 end $$;
 
 -- What becomes of a job whose run has ended so. The whole retry policy is here. Returns the job's new status.
 create or replace function leasehold.settle_job(
-  job leasehold.jobs, run leasehold.runs, outcome text, reason text, message text, result jsonb, facts jsonb)
+  actor text, job leasehold.jobs, run leasehold.runs, outcome text, reason text, message text, result jsonb, facts jsonb)
 returns text
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
@@ -123,6 +124,7 @@ begin
     ends_as := outcome;
   end if;
 
+  perform set_config('leasehold.actor', actor, true);
   update jobs j
      set status = coalesce(ends_as, 'queued'),
          run_at = coalesce(again_at, j.run_at),
@@ -136,6 +138,7 @@ begin
          finished_at = case when ends_as is not null then clock() end,
          updated_at = clock()
    where j.id = job.id;
+  perform set_config('leasehold.actor', '', true);
 
   if ends_as is not null or job.status <> 'queued' then
     perform note(job.id, job.tenant, (run).id,
@@ -180,7 +183,6 @@ create or replace function leasehold.settle_late(
 returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'late'
 as $$
 declare
   job jobs;
@@ -211,6 +213,6 @@ begin
                                       where x.job_id = job.id and x.run_id = (run).id and x.kind = 'lost')) then
     job.losses := job.losses - 1;                                    -- it was no loss after all
     job.interruptions := job.interruptions - 1;
-    perform settle_job(job, run, outcome, reason, message, result, facts);
+    perform settle_job('late', job, run, outcome, reason, message, result, facts);
   end if;
 end $$;

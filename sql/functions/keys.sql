@@ -49,11 +49,11 @@ end $$;
 create or replace function leasehold.promote_next(tenant text, key text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'promote'
 as $$
 declare
   next_up record;
 begin
+  perform set_config('leasehold.actor', 'promote', true);
   update jobs j
      set status = 'queued',
          due = j.run_at <= clock(),
@@ -67,7 +67,8 @@ begin
                   limit 1
                     for update skip locked)
   returning j.id, j.tenant, j.queue, j.agent, j.lane into next_up;
-  if found then
+  perform set_config('leasehold.actor', '', true);
+  if next_up.id is not null then
     perform note(next_up.id, next_up.tenant, null, 'promoted', format('the key "%s" is free', promote_next.key));
     insert into arrivals (lane, queue, tenant, agent)
     values (next_up.lane, next_up.queue, next_up.tenant, next_up.agent);

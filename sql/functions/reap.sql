@@ -7,7 +7,6 @@ create or replace function leasehold.reap(worker bigint, token uuid, suspects bi
 returns table (run_id bigint, job_id bigint, lost_worker bigint, instance text, job_status text)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'reap'
 as $$
 #variable_conflict use_column
 declare
@@ -40,7 +39,7 @@ begin
     job_id := current_.job_id;
     lost_worker := orphan.worker_id;
     instance := orphan.instance;
-    job_status := end_run(current_, 'lost', 'worker_lost',
+    job_status := end_run('reap', current_, 'lost', 'worker_lost',
                           format('worker %s (%s) stopped renewing its lease', orphan.worker_id, orphan.instance));
     return next;
   end loop;
@@ -51,6 +50,7 @@ language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
+  perform set_config('leasehold.actor', 'reap', true);
   with gone as materialized (
     select w.id
       from unnest(close_suspects.suspects, close_suspects.renewals) seen (id, renewals)
@@ -70,4 +70,5 @@ begin
    where w.id = gone.id
      and w.state = 'alive'
      and w.lease_expires_at <= clock();
+  perform set_config('leasehold.actor', '', true);
 end $$;

@@ -2,7 +2,6 @@
 create or replace function leasehold.retry(job bigint) returns text
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'retry'
 as $$
 declare
   wanted record;
@@ -28,6 +27,7 @@ begin
     next_status := 'deferred';
   end if;
 
+  perform set_config('leasehold.actor', 'retry', true);
   update jobs j
      set status = next_status,
          max_attempts = least(greatest(j.max_attempts, j.attempts + 1), 1000),
@@ -43,6 +43,7 @@ begin
          finished_at = null,
          updated_at = clock()
    where j.id = wanted.id;
+  perform set_config('leasehold.actor', '', true);
   perform note(wanted.id, wanted.tenant, null, 'retried', null, jsonb_build_object('by', session_user, 'was', wanted.status));
   insert into arrivals (lane, queue, tenant, agent, key)
   values (wanted.lane, wanted.queue, wanted.tenant, wanted.agent, case next_status when 'deferred' then wanted.concurrency_key end);

@@ -47,7 +47,6 @@ end $$;
 create or replace function leasehold.start_run(worker bigint, token uuid, run bigint, run_token uuid, identity jsonb) returns void
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'start'
 as $$
 declare
   current_ runs;
@@ -66,11 +65,13 @@ begin
   elsif current_.status <> 'starting' then
     return;
   end if;
+  perform set_config('leasehold.actor', 'start', true);
   update runs r
      set status = 'running',
          identity = start_run.identity,
          started_at = clock()
    where r.id = current_.id;
+  perform set_config('leasehold.actor', '', true);
   perform note(current_.job_id, current_.tenant, current_.id, 'spawned', null, start_run.identity);
 end $$;
 

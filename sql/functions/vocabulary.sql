@@ -70,7 +70,8 @@ values
   ('worker', 'alive',    'closed',   'deregister'),
   ('worker', 'alive',    'lost',     'reap');
 
--- The guard on jobs, runs and workers. The actor is a setting of the function that acts, gone when it returns.
+-- The guard on jobs, runs and workers. Whoever changes a status names itself in a setting, just around that one statement. (A SET
+-- clause of the function would say it better, but only a superuser may give one for a setting of ours.)
 create or replace function leasehold.check_transition() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp

@@ -78,7 +78,6 @@ end $$;
 create or replace function leasehold.deregister_worker(worker bigint, token uuid) returns void
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set leasehold.actor = 'deregister'
 as $$
 declare
   state_ text;
@@ -102,11 +101,13 @@ begin
     raise exception 'worker % still has % live run(s)', worker, live
       using errcode = 'LH015', hint = 'Finish them first, or leave without this call and let the next life adopt them.';
   end if;
+  perform set_config('leasehold.actor', 'deregister', true);
   update workers w
      set state = 'closed',
          ended_at = clock(),
          lease_expires_at = least(w.lease_expires_at, clock())
    where w.id = deregister_worker.worker;
+  perform set_config('leasehold.actor', '', true);
 end $$;
 
 -- How long until the next job of the worker's queues falls due; null if none lies ahead.

@@ -136,19 +136,35 @@ async def test_a_worker_keeps_working_while_functions_are_replaced(sql, hire, fi
         assert len(await changing) > 10
 
 
-async def test_a_login_that_may_not_create_roles_is_told_what_to_do(sql, refused):
+async def test_a_login_that_may_not_create_roles_is_told_what_to_do(login, refused):
     text = (sql_home() / "migrations" / "0001_schema_clock_roles.sql").read_text()
     block = text[text.index("do $$") : text.index("-- stable, so")].replace("'leasehold_admin',", "'leasehold_nobody_has_this',")
-    await sql.execute("create role lh_test_poor")
+    poor = await login("leasehold_reader")
+    async with refused("LH050", 'the role "leasehold_nobody_has_this" is missing'):
+        await poor.execute(block)
+
+
+@pytest.mark.race
+async def test_two_databases_of_one_cluster_can_be_migrated_at_once(server, empty, empty_dsn, dsn):
+    """Roles belong to the cluster: whoever creates them second finds them there. Played with roles of another name."""
+    text = (sql_home() / "migrations" / "0001_schema_clock_roles.sql").read_text()
+    block = text[text.index("do $$") : text.index("-- stable, so")].replace("leasehold_", "lh_test_twice_")
+    other = await asyncpg.connect(dsn)
     try:
-        await sql.execute("set role lh_test_poor")
-        async with refused("LH050", 'the role "leasehold_nobody_has_this" is missing and "lh_test_poor" may not create roles'):
-            try:
-                await sql.execute(block)
-            finally:
-                await sql.execute("reset role")
+        for _ in range(5):
+            one = empty.transaction()
+            await one.start()
+            await empty.execute(block)
+            waiting = asyncio.create_task(other.execute(block))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            await one.commit()
+            await waiting
+            await empty.execute(
+                "drop role lh_test_twice_admin, lh_test_twice_worker, lh_test_twice_producer, lh_test_twice_reader"
+            )
     finally:
-        await sql.execute("drop role lh_test_poor")
+        await other.close()
 
 
 async def test_an_ordinary_owner_can_migrate_and_use_everything(sql, empty, empty_dsn):

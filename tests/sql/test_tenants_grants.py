@@ -26,7 +26,7 @@ WORKERS_ONLY = [
     "select leasehold.append_events('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
 ]
 NOBODY = [
-    "select leasehold.end_run(null, 'failed', 'exit_code')",
+    "select leasehold.end_run('finish', null, 'failed', 'exit_code')",
     "select leasehold.note(1, 'default', null, 'x')",
     "select leasehold.open_runs(1, '{1}')",
     "select leasehold.promote('default', 'k')",

@@ -78,8 +78,8 @@ SELECT leasehold.cancel(id, 'that is enough') FROM leasehold.jobs WHERE agent = 
 
 SUMMARY = """\
 SELECT j.id AS job, j.agent, j.status AS outcome, count(r.id) AS attempts, j.finished_at - j.created_at AS duration,
-       (SELECT convert_from(o.bytes, 'UTF8') FROM leasehold.output o JOIN leasehold.runs u ON u.id = o.run_id
-         WHERE u.job_id = j.id ORDER BY u.attempt DESC, o.byte_offset DESC LIMIT 1) AS wrote
+       coalesce(j.result #>> '{}', (SELECT convert_from(o.bytes, 'UTF8') FROM leasehold.output o JOIN leasehold.runs u ON u.id = o.run_id
+         WHERE u.job_id = j.id ORDER BY u.attempt DESC, o.byte_offset DESC LIMIT 1)) AS wrote
   FROM leasehold.jobs j LEFT JOIN leasehold.runs r ON r.job_id = j.id GROUP BY j.id ORDER BY j.id;"""
 
 EXPECTED = {"reporter": "succeeded", "flaky": "succeeded", "stubborn": "cancelled"}
@@ -126,7 +126,7 @@ async def _show(client: Client, checkout: Path) -> None:
 
 async def _say(client: Client, statement: str) -> None:
     """Print SQL, then run exactly that."""
-    out.print(Syntax(statement, "sql", background_color="default", word_wrap=True))
+    out.print(Syntax(statement, "sql", background_color="default", word_wrap=True), soft_wrap=False)
     for part in statement.split(";\n"):
         await client.rows(part)
 

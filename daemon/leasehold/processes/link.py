@@ -27,6 +27,8 @@ CLOCKS_APART = 5.0
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 PATIENCE = 15.0
 """Seconds at start for a keeper to answer."""
+LAUNCH = 3.0
+"""Seconds a keeper that we started has to come up before another one is started."""
 PROBE = 10.0
 """Seconds between two questions to a silent keeper: one that hangs must be noticed long before a deadline."""
 
@@ -43,6 +45,7 @@ class Link:
         self._epoch: int | None = None
         self._superseded = False
         self._keeper: Keeper | None = None
+        self._launched_at = float("-inf")
         self.ready = Event()
 
     @property
@@ -93,7 +96,9 @@ class Link:
                     kill_tree, run.run_id, self.keeper.identity, run.pid, run.start_time, run.cgroup
                 )
                 self.keeper.killed(run, gone=gone)
-        if self._start_if_missing and not await self._answers():
+        due = boottime() - self._launched_at > LAUNCH  # the last one may still be coming up
+        if self._start_if_missing and due and not await self._answers():
+            self._launched_at = boottime()
             await launch_keeper(self._state_dir, self._socket)
         await sleep(pause)
 

@@ -16,13 +16,13 @@ from anyio import (
     Event,
     IncompleteRead,
     Lock,
-    create_task_group,
     fail_after,
 )
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from leasehold.errors import KeeperAway, KeeperRefused
+from leasehold.loops import background
 
 ANSWER = 5.0
 """Seconds the keeper has to answer a request."""
@@ -103,12 +103,9 @@ async def dial(path: Path, push: Push) -> AsyncIterator[Wire]:
     except (TimeoutError, OSError) as error:
         raise KeeperAway(f"nobody answers at {path}") from error
     wire = Wire(stream, push)
-    async with stream, create_task_group() as group:
+    async with stream, background() as group:
         group.start_soon(wire.read_until_closed)
-        try:
-            yield wire
-        finally:
-            group.cancel_scope.cancel()
+        yield wire
 
 
 async def _connect(path: Path) -> SocketStream:
