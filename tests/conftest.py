@@ -9,7 +9,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-
 from leasehold.db.embedded import open_postgres
 from leasehold.db.migrate import migrate
 

@@ -77,6 +77,7 @@ def configure(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)  # its pool tells of every retry; database_away says it once
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
 
 

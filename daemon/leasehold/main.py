@@ -5,10 +5,10 @@ from anyio import CancelScope, create_task_group
 
 from leasehold import __version__, sdnotify
 from leasehold.bell import Bell
-from leasehold.db.away import AWAY
+from leasehold.db.away import GONE
 from leasehold.db.calls import open_database
 from leasehold.db.listen import open_listener
-from leasehold.db.schema import require_schema
+from leasehold.db.schema import require_schema, until_schema
 from leasehold.events.shipper import open_shipper
 from leasehold.loops import background, every
 from leasehold.processes.link import open_keeper
@@ -36,7 +36,7 @@ async def serve(settings: Settings) -> None:
     wake, controls, lease, pulse = Bell(), Bell(), Lease(settings), Pulse("claim", "lease")
     roster = Roster(settings.max_runs, wake)
 
-    await require_schema(dsn)
+    await until_schema(dsn)
     async with (
         instance_lock(settings.state_dir, settings.instance),
         open_database(dsn, name, POOL) as db,  # closes last
@@ -63,8 +63,8 @@ async def serve(settings: Settings) -> None:
         await lives.begin()
         await listener.ready.wait()
         services.start_soon(leases.keep_forever, controls, lives.take_up, lives.begin_again)
-        services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, AWAY)
-        services.start_soon(every, settings.poll.total_seconds(), lambda: require_schema(dsn), AWAY)
+        services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
+        services.start_soon(every, settings.poll.total_seconds(), lambda: require_schema(dsn), GONE)
         sdnotify.ready(f"{len(roster.held)} running, {roster.free} free")
         log.info("daemon_ready", worker=lease.worker.id, running=len(roster.held), free=roster.free, keeper=keeper.rung)
 
@@ -72,6 +72,7 @@ async def serve(settings: Settings) -> None:
         with CancelScope() as claiming:
             services.start_soon(stopper.stop_on_signal, claiming)
             await claimer.claim_forever(lives.start)
-        await stopper.leave(runs.cancel_scope)
+        await stopper.leave()
         await stopper.deregister(lifeline)
+        runs.cancel_scope.cancel()  # what is here still is left to the keeper and the next life
     log.info("daemon_stopped")

@@ -61,22 +61,3 @@ grant execute on function
   leasehold.next_due(bigint),
   leasehold.deregister_worker(bigint, uuid)
   to leasehold_worker;
-
-alter table leasehold.jobs enable row level security;
-alter table leasehold.runs enable row level security;
-alter table leasehold.events enable row level security;
-alter table leasehold.output enable row level security;
-
--- Producers and readers see and write their tenants; the sub-select is evaluated once per statement. Admins and workers see all.
-do $$
-declare
-  shared text;
-begin
-  foreach shared in array array['jobs', 'runs', 'events', 'output'] loop
-    execute format('drop policy if exists tenants on leasehold.%I', shared);
-    execute format('create policy tenants on leasehold.%I to leasehold_producer, leasehold_reader '
-                   'using (tenant = any ((select leasehold.my_tenants())::text[]))', shared);
-    execute format('drop policy if exists everything on leasehold.%I', shared);
-    execute format('create policy everything on leasehold.%I to leasehold_admin, leasehold_worker using (true)', shared);
-  end loop;
-end $$;

@@ -45,7 +45,7 @@ begin
   -- the worker row is ours until commit: whoever wants to take its runs waits, and this statement sees what there is
   return query
   with own as materialized (
-    select r.id
+    select r.id, r.job_id
       from leasehold.runs r
      where r.worker_id = renew.worker
        and r.ended_at is null
@@ -62,16 +62,15 @@ begin
   select 'unnamed', mine.id, null
     from (select own.id from own except select named.id from named) mine
   union all
-  select 'cancel', r.id, j.cancel_requested_reason              -- from the small side: what is pending anywhere, then whose it is
-    from jobs j
-   cross join lateral (select u.id
-                         from leasehold.runs u
-                        where u.job_id = j.id
-                          and u.ended_at is null
-                          and u.worker_id = renew.worker
-                       offset 0) r
-   where j.cancel_requested_at is not null
-     and j.status in ('running', 'waiting');
+  select 'cancel', h.run_id, j.cancel_requested_reason
+    from (select k.id                                          -- from the small side: what is pending anywhere, then what of it is ours
+            from jobs k
+           where k.cancel_requested_at is not null
+             and k.status in ('running', 'waiting')
+          intersect
+          select own.job_id from own) asked
+   cross join lateral (select k.run_id from heads k where k.job_id = asked.id offset 0) h
+   cross join lateral (select k.cancel_requested_reason from jobs k where k.id = asked.id offset 0) j;
 end $$;
 
 -- Leave for good. Refused while runs are live: they must be ended, or left to an adopter by not calling this.
@@ -114,17 +113,18 @@ end $$;
 create or replace function leasehold.next_due(worker bigint) returns interval
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_bitmapscan = off                                    -- the first entry of the index, whatever the statistics say
+set enable_sort = off
 as $$
 declare
+  listens_to text[] := (select w.queues from workers w where w.id = next_due.worker);
   soonest timestamptz;
 begin
   select j.run_at into soonest
     from jobs j
-    join workers w
-      on w.id = next_due.worker
    where j.status = 'queued'
      and not j.due
-     and (w.queues is null or j.queue = any (w.queues))
+     and (listens_to is null or j.queue = any (listens_to))
    order by j.run_at
    limit 1;
   return case when soonest is not null then greatest(soonest - clock(), interval '0') end;

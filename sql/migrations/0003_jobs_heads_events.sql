@@ -57,7 +57,6 @@ create unique index jobs_one_live_per_key on leasehold.jobs (tenant, concurrency
   where concurrency_key is not null and status in ('queued', 'running', 'waiting');
 create index jobs_deferred on leasehold.jobs (tenant, concurrency_key, priority desc, run_at, id) where status = 'deferred';
 create index jobs_cancelling on leasehold.jobs (id) where cancel_requested_at is not null and status in ('running', 'waiting');
-create index jobs_live_by_agent on leasehold.jobs (agent) where status in ('running', 'waiting');
 create index jobs_finished on leasehold.jobs (finished_at) where finished_at is not null;
 
 create table leasehold.heads (

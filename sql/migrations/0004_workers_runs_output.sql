@@ -55,7 +55,7 @@ create table leasehold.runs (
   constraint runs_attempt unique (job_id, attempt)
 ) with (fillfactor = 85);
 create unique index runs_one_live on leasehold.runs (job_id) where ended_at is null;
-create index runs_live on leasehold.runs (worker_id) include (tenant, agent, queue) where ended_at is null;
+create index runs_live on leasehold.runs (worker_id) include (id, job_id, tenant, agent, queue) where ended_at is null;
 
 create table leasehold.output (
   run_id      bigint not null,

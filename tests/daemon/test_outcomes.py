@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -20,7 +21,7 @@ async def test_a_failing_agent_is_retried_with_backoff_and_then_failed(host, sql
     assert [(run["attempt"], run["outcome"], run["reason"], run["exit_code"]) for run in runs] == [
         (number, "failed", "exit_code", 3) for number in (1, 2, 3)
     ]
-    first, second = (after["claimed_at"] - before["ended_at"] for before, after in zip(runs, runs[1:], strict=False))
+    first, second = (after["claimed_at"] - before["ended_at"] for before, after in pairwise(runs))
     assert timedelta(seconds=0.25) < first and timedelta(seconds=0.5) < second
     words = await sql.fetch(
         "select convert_from(bytes, 'UTF8') as said from leasehold.output where job_id = $1 order by run_id", job

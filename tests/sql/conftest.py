@@ -60,13 +60,23 @@ class Worker:
     async def start(self, run, identity=None):
         await self.sql.execute(
             "select leasehold.start_run($1, $2, $3, $4, $5)",
-            *self.me, run["run_id"], run["run_token"], json.dumps(identity or {"pid": 7}),
+            *self.me,
+            run["run_id"],
+            run["run_token"],
+            json.dumps(identity or {"pid": 7}),
         )
 
     async def finish(self, run, outcome="succeeded", reason=None, message=None, exit_code=None, result=None, sql=None):
         return await (sql or self.sql).fetchrow(
             "select * from leasehold.finish_run($1, $2, $3, $4, $5, $6, $7, exit_code => $8, result => $9)",
-            *self.me, run["run_id"], run["run_token"], outcome, reason, message, exit_code, result,
+            *self.me,
+            run["run_id"],
+            run["run_token"],
+            outcome,
+            reason,
+            message,
+            exit_code,
+            result,
         )
 
     async def fail(self, run, **more):
@@ -75,7 +85,10 @@ class Worker:
     async def adopt(self, kept=(), lease=LEASE):
         rows = await self.sql.fetch(
             "select * from leasehold.adopt($1, $2, $3, $4, $5)",
-            *self.me, ids(kept), [run["run_token"] for run in kept], lease,
+            *self.me,
+            ids(kept),
+            [run["run_token"] for run in kept],
+            lease,
         )
         return sorted((row["what"], row["run_id"]) for row in rows)
 
@@ -89,7 +102,9 @@ class Worker:
         suspects = [(worker, renewals) for worker, (renewals, expired) in seen.items() if expired]
         return await self.sql.fetch(
             "select * from leasehold.reap($1, $2, $3, $4)",
-            *self.me, [worker for worker, _ in suspects], [renewals for _, renewals in suspects],
+            *self.me,
+            [worker for worker, _ in suspects],
+            [renewals for _, renewals in suspects],
         )
 
     async def deregister(self):
@@ -104,9 +119,14 @@ class Worker:
             row[0]
             for row in await self.sql.fetch(
                 "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
-                [run["run_id"] for run, _, _ in words], [run["run_token"] for run, _, _ in words],
-                [mark for _, mark, _ in words], ["message"] * len(words), ["info"] * len(words),
-                [None] * len(words), [message for _, _, message in words], [None] * len(words),
+                [run["run_id"] for run, _, _ in words],
+                [run["run_token"] for run, _, _ in words],
+                [mark for _, mark, _ in words],
+                ["message"] * len(words),
+                ["info"] * len(words),
+                [None] * len(words),
+                [message for _, _, message in words],
+                [None] * len(words),
             )
         ]
 
@@ -116,8 +136,11 @@ class Worker:
             row[0]
             for row in await self.sql.fetch(
                 "select * from leasehold.append_output($1, $2, $3, $4, $5)",
-                [c[0]["run_id"] for c in chunks], [c[0]["run_token"] for c in chunks],
-                [c[1] for c in chunks], [c[2] for c in chunks], [c[3] for c in chunks],
+                [c[0]["run_id"] for c in chunks],
+                [c[0]["run_token"] for c in chunks],
+                [c[1] for c in chunks],
+                [c[2] for c in chunks],
+                [c[3] for c in chunks],
             )
         ]
 
@@ -129,7 +152,12 @@ def ids(runs):
 async def register(sql, instance="alpha", keeper="keeper-1", boot="boot-1", queues=None, lease=LEASE, capacity=100):
     row = await sql.fetchrow(
         "select * from leasehold.register_worker($1, 'host', $2, $3, '0.1', $4, $5, $6)",
-        instance, boot, keeper, capacity, queues, lease,
+        instance,
+        boot,
+        keeper,
+        capacity,
+        queues,
+        lease,
     )
     return Worker(sql, row, keeper)
 
@@ -319,7 +347,10 @@ SANE = {
 
 async def assert_sane(sql):
     """The invariants that hold after every committed step."""
-    parts = [f"select '{what}' as what, (array(select x::text from ({query}) x))[1:5] as which" for what, query in SANE.items()]
+    parts = [
+        f"select '{what}' as what, (array(select x::text from ({query}) x))[1:5] as which"
+        for what, query in SANE.items()
+    ]
     rows = await sql.fetch(" union all ".join(parts))
     wrong = {row["what"]: row["which"] for row in rows if row["which"]}
     assert not wrong, wrong

@@ -198,7 +198,10 @@ async def test_reapers_finishers_and_a_renewer_end_every_run_once(sql, fixer, hi
     for worker in workers:
         for run in await worker.claim(15):
             owner[run["run_id"]] = (worker, run)
-    await sql.execute("update leasehold.workers set lease_expires_at = leasehold.clock() - interval '1 ms' where id <> $1", workers[3].id)
+    await sql.execute(
+        "update leasehold.workers set lease_expires_at = leasehold.clock() - interval '1 ms' where id <> $1",
+        workers[3].id,
+    )
     reapers = [await hire(await connect(), instance=f"r{n}") for n in range(4)]
     seen, reaped, settled = await reapers[0].watch(), [], []
 
@@ -221,10 +224,15 @@ async def test_reapers_finishers_and_a_renewer_end_every_run_once(sql, fixer, hi
                 await worker.renew()
 
     finishers = [await connect() for _ in range(3)]
-    await asyncio.gather(*(reap(r) for r in reapers), *(finish(c, n) for n, c in enumerate(finishers)), renew(await connect()))
+    await asyncio.gather(
+        *(reap(r) for r in reapers), *(finish(c, n) for n, c in enumerate(finishers)), renew(await connect())
+    )
     while rows := await reapers[0].reap(seen):
         reaped.extend(row["run_id"] for row in rows)
     assert len(reaped) == len(set(reaped)) and len(settled) == len(set(settled)) and not set(reaped) & set(settled)
-    assert await sql.fetchval("""select count(*) from leasehold.runs r join leasehold.workers w on w.id = r.worker_id
-        where w.state = 'lost' and r.ended_at is null""") == 0
+    assert (
+        await sql.fetchval("""select count(*) from leasehold.runs r join leasehold.workers w on w.id = r.worker_id
+        where w.state = 'lost' and r.ended_at is null""")
+        == 0
+    )
     await sane()

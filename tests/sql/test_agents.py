@@ -9,7 +9,13 @@ async def test_a_bare_agent_from_psql(sql, login):
     admin = await login("leasehold_admin")
     await admin.execute("insert into leasehold.agents (name, adapter, command) values (' Fixer ', 'command', '{true}')")
     row = await sql.fetchrow("select * from leasehold.agents")
-    assert (row["name"], row["adapter"], row["command"], row["status"], row["env"]) == ("fixer", "command", ["true"], "enabled", "{}")
+    assert (row["name"], row["adapter"], row["command"], row["status"], row["env"]) == (
+        "fixer",
+        "command",
+        ["true"],
+        "enabled",
+        "{}",
+    )
     assert (row["retry_backoff"].seconds, row["retry_backoff_max"].seconds, row["stop_grace"].seconds) == (5, 600, 10)
 
 
@@ -44,7 +50,9 @@ async def test_a_wrong_agent_gets_a_message_of_ours(login, refused, code, column
     admin = await login("leasehold_admin")
     columns = {"name": "'a'", "command": "'{true}'"} | columns
     async with refused(code, says):
-        await admin.execute(f"insert into leasehold.agents ({', '.join(columns)}) values ({', '.join(columns.values())})")
+        await admin.execute(
+            f"insert into leasehold.agents ({', '.join(columns)}) values ({', '.join(columns.values())})"
+        )
 
 
 async def test_a_good_agent_with_everything(sql):

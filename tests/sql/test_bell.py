@@ -137,7 +137,19 @@ async def test_two_sleepers_are_both_woken(sql, fixer, sleeper, connect):
 
 @pytest.mark.parametrize(
     "what",
-    ["finish", "requeue", "cancel of a keyed job", "retry", "resume", "limit raised", "tenant resumed", "queue resumed", "reap", "adopt", "enqueue"],
+    [
+        "finish",
+        "requeue",
+        "cancel of a keyed job",
+        "retry",
+        "resume",
+        "limit raised",
+        "tenant resumed",
+        "queue resumed",
+        "reap",
+        "adopt",
+        "enqueue",
+    ],
 )
 async def test_every_path_that_makes_work_or_room_rings(sql, worker, hire, job, sleeper, clock, what):
     await sql.execute("insert into leasehold.tenants (name, paused) values ('acme', true)")

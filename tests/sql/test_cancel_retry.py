@@ -7,7 +7,12 @@ async def test_a_queued_job_ends_at_once(sql, worker, job, look, story, clock):
     born = await job()
     assert await sql.fetchval("select leasehold.cancel($1, 'changed my mind')", born) == "cancelled"
     row = await look(born)
-    assert (row["status"], row["reason"], row["message"], row["finished_at"]) == ("cancelled", "cancelled", "changed my mind", clock.now)
+    assert (row["status"], row["reason"], row["message"], row["finished_at"]) == (
+        "cancelled",
+        "cancelled",
+        "changed my mind",
+        clock.now,
+    )
     assert row["cancel_requested_by"] == await sql.fetchval("select session_user")
     assert await story(born) == ["queued", "cancelled"]
     assert await worker.claim() == []

@@ -97,8 +97,14 @@ async def test_a_full_tenant_does_not_hold_up_the_others(sql, worker, job):
 @pytest.mark.parametrize(
     ("pause", "resume"),
     [
-        ("insert into leasehold.tenants (name, paused) values ('acme', true)", "update leasehold.tenants set paused = false"),
-        ("insert into leasehold.queues (name, paused) values ('slow', true)", "update leasehold.queues set paused = false"),
+        (
+            "insert into leasehold.tenants (name, paused) values ('acme', true)",
+            "update leasehold.tenants set paused = false",
+        ),
+        (
+            "insert into leasehold.queues (name, paused) values ('slow', true)",
+            "update leasehold.queues set paused = false",
+        ),
         ("update leasehold.agents set status = 'paused'", "update leasehold.agents set status = 'enabled'"),
     ],
 )
@@ -122,7 +128,9 @@ async def test_a_worker_hears_only_its_queues(hire, fixer, clock, job):
 
 
 async def test_a_newcomer_does_not_wait_behind_a_backlog(sql, worker, job):
-    await sql.execute("insert into leasehold.jobs (tenant, agent, prompt) select 't' || g % 20, 'fixer', 'x' from generate_series(1, 400) g")
+    await sql.execute(
+        "insert into leasehold.jobs (tenant, agent, prompt) select 't' || g % 20, 'fixer', 'x' from generate_series(1, 400) g"
+    )
     for _ in range(5):
         await worker.claim(8)
     newcomer = await job(tenant="newcomer", priority=0)
@@ -140,7 +148,9 @@ async def test_every_tenant_gets_its_share_and_weights_count(sql, worker):
 
 
 async def test_coming_back_often_gains_nothing(sql, worker, job):
-    await sql.execute("insert into leasehold.jobs (tenant, agent, prompt) select 'steady', 'fixer', 'x' from generate_series(1, 100)")
+    await sql.execute(
+        "insert into leasehold.jobs (tenant, agent, prompt) select 'steady', 'fixer', 'x' from generate_series(1, 100)"
+    )
     for _ in range(20):
         await job(tenant="sly")
         await worker.claim(2)
@@ -192,7 +202,9 @@ async def test_a_worker_with_an_expired_or_closed_lease_claims_nothing(worker, j
         await other.claim()
 
 
-async def test_a_claim_in_flight_holds_up_whoever_wants_to_close_its_worker(worker, job, connect, hire, eventually, sql):
+async def test_a_claim_in_flight_holds_up_whoever_wants_to_close_its_worker(
+    worker, job, connect, hire, eventually, sql
+):
     """Rule 12: otherwise a run of a closed worker could appear after everybody has looked."""
     await job()
     one, two = await connect(), await connect()
@@ -291,7 +303,8 @@ async def test_hammer(sql, connect, hire, sane):
         async def one(run):
             await asyncio.sleep(chance.random() * 0.02)
             outcome, reason = chance.choices(
-                [("succeeded", None), ("failed", "exit_code"), ("lost", "worker_lost"), ("interrupted", "stopped")], [80, 10, 5, 5]
+                [("succeeded", None), ("failed", "exit_code"), ("lost", "worker_lost"), ("interrupted", "stopped")],
+                [80, 10, 5, 5],
             )[0]
             async with turn:
                 await worker.finish(run, outcome, reason, sql=ends)
@@ -346,5 +359,8 @@ async def test_hammer(sql, connect, hire, sane):
     await asyncio.gather(*tasks)
     assert await sql.fetchval("select count(*) from leasehold.jobs") == total
     assert await sql.fetchval("select count(*) from leasehold.runs where ended_at is null") == 0
-    assert await sql.fetch("select job_id from leasehold.runs where outcome = 'succeeded' group by 1 having count(*) > 1") == []
+    assert (
+        await sql.fetch("select job_id from leasehold.runs where outcome = 'succeeded' group by 1 having count(*) > 1")
+        == []
+    )
     await sane()

@@ -45,7 +45,9 @@ async def test_leaving_out_is_the_same_as_the_default_and_names_are_normalised(s
     ],
 )  # fmt: skip
 async def test_another_request_under_the_same_key_is_refused(sql, fixer, refused, other):
-    known = await sql.fetchval("select job_id from leasehold.enqueue(agent => 'fixer', prompt => 'p', idempotency_key => 'k')")
+    known = await sql.fetchval(
+        "select job_id from leasehold.enqueue(agent => 'fixer', prompt => 'p', idempotency_key => 'k')"
+    )
     prompt = "" if other.startswith("prompt") else "prompt => 'p', "
     async with refused("LH031", f'idempotency key "k" was used for another request (job {known})') as refusal:
         await sql.execute(f"select leasehold.enqueue(agent => 'fixer', {prompt}{other}, idempotency_key => 'k')")
@@ -112,7 +114,9 @@ async def test_racing_callers_make_one_job_of_one_request(sql, fixer, connect, s
     for turn in range(12):
         isolation = "repeatable_read" if turn % 4 == 3 else "read_committed"
         prompts = ["same"] * 16 if turn % 2 else ["same", "other"] * 8
-        answers = await asyncio.gather(*(call(c, p, f"k{turn}", isolation) for c, p in zip(callers, prompts, strict=True)))
+        answers = await asyncio.gather(
+            *(call(c, p, f"k{turn}", isolation) for c, p in zip(callers, prompts, strict=True))
+        )
         heard.update(answer[2] for answer in answers)
         assert len({job for _, job, _ in answers if job}) == 1
         assert len({prompt for prompt, job, _ in answers if job}) == 1

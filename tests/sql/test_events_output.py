@@ -7,13 +7,20 @@ import pytest
 
 
 async def spoken(sql, job):
-    return [row[0] for row in await sql.fetch("select message from leasehold.events where job_id = $1 and kind = 'message' order by seq", job)]
+    return [
+        row[0]
+        for row in await sql.fetch(
+            "select message from leasehold.events where job_id = $1 and kind = 'message' order by seq", job
+        )
+    ]
 
 
 async def test_events_of_many_runs_in_one_call_are_numbered_in_order(sql, worker, job, story, sane):
     await job(), await job()
     one, two = await worker.claim()
-    assert await worker.say((one, None, "a"), (two, None, "x"), (one, None, "b"), (two, None, "y"), (one, None, "c")) == []
+    assert (
+        await worker.say((one, None, "a"), (two, None, "x"), (one, None, "b"), (two, None, "y"), (one, None, "c")) == []
+    )
     assert await spoken(sql, one["job_id"]) == ["a", "b", "c"]
     assert await story(two["job_id"]) == ["queued", "started", "message", "message"]
     await sane()
@@ -47,7 +54,9 @@ async def test_a_run_that_is_not_live_is_refused_by_name_and_the_others_are_writ
     await worker.finish(ended)
     forged = dict(forged) | {"run_token": worker.token}
     unknown = dict(live) | {"run_id": 4711}
-    refused = await worker.say((live, None, "a"), (ended, None, "no"), (forged, None, "no"), (unknown, None, "no"), (ended, None, "no"))
+    refused = await worker.say(
+        (live, None, "a"), (ended, None, "no"), (forged, None, "no"), (unknown, None, "no"), (ended, None, "no")
+    )
     assert sorted(refused) == sorted([ended["run_id"], forged["run_id"], 4711])
     assert await sql.fetchval("select count(*) from leasehold.events where kind = 'message'") == 1
 
@@ -93,9 +102,13 @@ async def test_output_is_stored_by_offset_and_a_repeated_chunk_is_skipped(sql, w
     run = await worker.claim_one()
     chunks = [(run, "stdout", 0, b"\x00\xff\xfe"), (run, "stdout", 3, b"abc"), (run, "stderr", 0, b"oops")]
     assert await worker.ship(*chunks) == await worker.ship(*chunks) == []
-    assert await sql.fetchval(
-        "select string_agg(bytes, '' order by byte_offset) from leasehold.output where run_id = $1 and stream = 'stdout'", run["run_id"]
-    ) == b"\x00\xff\xfeabc"
+    assert (
+        await sql.fetchval(
+            "select string_agg(bytes, '' order by byte_offset) from leasehold.output where run_id = $1 and stream = 'stdout'",
+            run["run_id"],
+        )
+        == b"\x00\xff\xfeabc"
+    )
     body = (await worker.read([run]))[0]
     assert (body["stdout_shipped"], body["stderr_shipped"]) == (6, 4)
 
@@ -106,7 +119,9 @@ async def test_output_of_a_run_that_is_not_live_is_refused(sql, worker, job, hir
     await worker.finish(ended)
     assert await worker.ship((live, "stdout", 0, b"x"), (ended, "stdout", 0, b"x")) == [ended["run_id"]]
     await (await hire()).adopt([live])
-    assert await worker.ship((live, "stdout", 1, b"y")) == []  # the fence is the run: the same keeper's bytes are the same bytes
+    assert (
+        await worker.ship((live, "stdout", 1, b"y")) == []
+    )  # the fence is the run: the same keeper's bytes are the same bytes
 
 
 async def page_through(sql, rows_max=500):
@@ -151,7 +166,9 @@ async def test_a_wrong_cursor_is_an_error_and_one_from_before_a_restore_too(sql,
 
 
 @pytest.mark.race
-async def test_writers_cancellers_and_an_ender_leave_no_gap_and_a_reader_misses_nothing(sql, hire, fixer, connect, sane):
+async def test_writers_cancellers_and_an_ender_leave_no_gap_and_a_reader_misses_nothing(
+    sql, hire, fixer, connect, sane
+):
     worker = await hire()
     await sql.execute("insert into leasehold.jobs (agent, prompt) select 'fixer', 'x' from generate_series(1, 60)")
     runs = await worker.claim()
@@ -203,6 +220,9 @@ async def test_writers_cancellers_and_an_ender_leave_no_gap_and_a_reader_misses_
     over.set()
     await reading
     assert len(seen) == await sql.fetchval("select count(*) from leasehold.events")
-    assert await sql.fetchval("""select count(*) from leasehold.events e join leasehold.events x using (job_id, run_id)
-        where x.kind in ('interrupted', 'cancelled') and e.kind = 'message' and e.seq > x.seq""") == 0
+    assert (
+        await sql.fetchval("""select count(*) from leasehold.events e join leasehold.events x using (job_id, run_id)
+        where x.kind in ('interrupted', 'cancelled') and e.kind = 'message' and e.seq > x.seq""")
+        == 0
+    )
     await sane()

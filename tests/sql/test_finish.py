@@ -56,7 +56,10 @@ async def test_an_expired_lease_still_settles_if_nobody_has_reaped(worker, job, 
     assert (await worker.finish(run))["disposition"] == "settled"
 
 
-@pytest.mark.parametrize(("outcome", "reason"), [("failed", "nonsense"), ("failed", None), ("succeeded", "exit_code"), ("gone", "ok"), (None, None)])
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [("failed", "nonsense"), ("failed", None), ("succeeded", "exit_code"), ("gone", "ok"), (None, None)],
+)
 async def test_outcome_and_reason_are_a_closed_table(worker, job, refused, outcome, reason):
     await job()
     run = await worker.claim_one()
@@ -91,7 +94,15 @@ async def test_a_failure_is_retried_with_backoff_until_the_attempts_are_used_up(
     assert (await worker.fail(await worker.claim_one(), message="exit 3"))["job_status"] == "failed"
     row = await look(born)
     assert (row["status"], row["reason"], row["message"], row["attempts"]) == ("failed", "exit_code", "exit 3", 3)
-    assert await story(born) == ["queued", "started", "retry_scheduled", "started", "retry_scheduled", "started", "failed"]
+    assert await story(born) == [
+        "queued",
+        "started",
+        "retry_scheduled",
+        "started",
+        "retry_scheduled",
+        "started",
+        "failed",
+    ]
 
 
 async def test_the_backoff_is_capped(sql, worker, job, clock):
@@ -125,11 +136,17 @@ async def test_an_interruption_uses_no_attempt_and_keeps_its_place(sql, worker, 
 async def test_interruptions_have_no_cap(worker, job):
     born = await job(max_losses=1)
     for _ in range(5):
-        assert (await worker.finish(await worker.claim_job(born), "interrupted", "daemon_restart"))["job_status"] == "queued"
+        assert (await worker.finish(await worker.claim_job(born), "interrupted", "daemon_restart"))[
+            "job_status"
+        ] == "queued"
 
 
 async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, look, story, sane):
-    first, low, high = await job(concurrency_key="k"), await job(concurrency_key="k"), await job(concurrency_key="k", priority=5)
+    first, low, high = (
+        await job(concurrency_key="k"),
+        await job(concurrency_key="k"),
+        await job(concurrency_key="k", priority=5),
+    )
     run = await worker.claim_one()
     assert run["job_id"] == first and await worker.claim() == []
     await worker.finish(run)

@@ -7,15 +7,29 @@ import pytest
 async def test_a_bare_insert_from_psql_is_a_complete_job(sql, fixer, clock, job, look, story):
     row = await look(await job(agent=" Fixer ", prompt="Make the tests pass"))
     assert (row["agent"], row["tenant"], row["queue"], row["kind"]) == ("fixer", "default", "default", "task")
-    assert (row["status"], row["due"], row["attempts"], row["max_attempts"], row["priority"]) == ("queued", True, 0, 1, 0)
+    assert (row["status"], row["due"], row["attempts"], row["max_attempts"], row["priority"]) == (
+        "queued",
+        True,
+        0,
+        1,
+        0,
+    )
     assert row["run_at"] == row["created_at"] == row["updated_at"] == clock.now
     assert await story(row["id"]) == ["queued"]
     assert await sql.fetchval("select count(*) from leasehold.heads where job_id = $1", row["id"]) == 1
 
 
 async def test_explicit_nulls_mean_the_default(fixer, job, look):
-    row = await look(await job(tenant=None, queue=None, kind=None, payload=None, labels=None, priority=None, max_attempts=None))
-    assert (row["tenant"], row["queue"], row["kind"], row["payload"], row["priority"]) == ("default", "default", "task", "{}", 0)
+    row = await look(
+        await job(tenant=None, queue=None, kind=None, payload=None, labels=None, priority=None, max_attempts=None)
+    )
+    assert (row["tenant"], row["queue"], row["kind"], row["payload"], row["priority"]) == (
+        "default",
+        "default",
+        "task",
+        "{}",
+        0,
+    )
 
 
 async def test_blank_names_mean_the_default_and_names_are_trimmed(fixer, job, look):
@@ -97,14 +111,18 @@ async def test_run_at_must_be_a_moment(sql, fixer, refused, when):
 
 async def test_what_postgres_itself_refuses_keeps_its_own_code(sql, fixer, refused):
     async with refused("22P05", hint=False):
-        await sql.execute("""insert into leasehold.jobs (agent, prompt, payload) values ('fixer', 'x', '{"a": "\\u0000"}')""")
+        await sql.execute(
+            """insert into leasehold.jobs (agent, prompt, payload) values ('fixer', 'x', '{"a": "\\u0000"}')"""
+        )
     async with refused("22003", hint=False):
         await sql.execute("insert into leasehold.jobs (agent, prompt, priority) values ('fixer', 'x', 99999999999)")
 
 
 async def test_one_bad_row_of_many_leaves_nothing_behind(sql, fixer, refused):
     async with refused("LH003"):
-        await sql.execute("insert into leasehold.jobs (agent, prompt) select 'fixer', nullif(g, 50)::text from generate_series(1, 100) g")
+        await sql.execute(
+            "insert into leasehold.jobs (agent, prompt) select 'fixer', nullif(g, 50)::text from generate_series(1, 100) g"
+        )
 
 
 async def test_on_conflict_do_nothing_has_no_side_effects(sql, fixer, job, refused):
@@ -149,14 +167,23 @@ async def test_the_clock_cannot_be_frozen_by_a_client(login, sql, fixer, clock):
 
 
 async def test_keyed_jobs_queue_behind_one_another(sql, fixer, job, look, story):
-    first, second, other = await job(concurrency_key="k"), await job(concurrency_key="k"), await job(concurrency_key="j")
+    first, second, other = (
+        await job(concurrency_key="k"),
+        await job(concurrency_key="k"),
+        await job(concurrency_key="j"),
+    )
     assert [(await look(j))["status"] for j in (first, second, other)] == ["queued", "deferred", "queued"]
     assert await story(second) == ["deferred"]
 
 
 async def test_keys_of_one_statement_see_each_other(sql, fixer):
-    await sql.execute("insert into leasehold.jobs (agent, prompt, concurrency_key) select 'fixer', 'x', 'k' from generate_series(1, 5)")
-    assert dict(await sql.fetch("select status, count(*) from leasehold.jobs group by 1")) == {"queued": 1, "deferred": 4}
+    await sql.execute(
+        "insert into leasehold.jobs (agent, prompt, concurrency_key) select 'fixer', 'x', 'k' from generate_series(1, 5)"
+    )
+    assert dict(await sql.fetch("select status, count(*) from leasehold.jobs group by 1")) == {
+        "queued": 1,
+        "deferred": 4,
+    }
 
 
 async def test_a_producer_never_waits_for_anothers_open_transaction_on_the_same_key(sql, fixer, connect, job, look):

@@ -32,10 +32,14 @@ async def test_from_nothing_and_a_second_start_is_a_no_op(empty):
     applied = await migrate(empty)
     assert applied[0] == "migrations/0001_schema_clock_roles"
     assert applied[-2:] == ["functions/triggers", "functions/grants"]
-    before = await empty.fetch("select oid, xmin::text from pg_proc where pronamespace = 'leasehold'::regnamespace order by 1")
+    before = await empty.fetch(
+        "select oid, xmin::text from pg_proc where pronamespace = 'leasehold'::regnamespace order by 1"
+    )
     assert await migrate(empty) == []
     assert await check_schema(empty) is None
-    assert before == await empty.fetch("select oid, xmin::text from pg_proc where pronamespace = 'leasehold'::regnamespace order by 1")
+    assert before == await empty.fetch(
+        "select oid, xmin::text from pg_proc where pronamespace = 'leasehold'::regnamespace order by 1"
+    )
 
 
 @pytest.mark.race
@@ -47,7 +51,9 @@ async def test_eight_starters_at_once_apply_everything_once(empty, empty_dsn):
         for connection in connections:
             await connection.close()
     assert sum(bool(answer) for answer in answers) == 1
-    assert await empty.fetchval("select count(*) from leasehold.migrations") == len(list((sql_home() / "migrations").glob("*.sql")))
+    assert await empty.fetchval("select count(*) from leasehold.migrations") == len(
+        list((sql_home() / "migrations").glob("*.sql"))
+    )
 
 
 async def test_an_edited_migration_is_refused(sql, home):
@@ -80,7 +86,10 @@ async def test_an_older_or_missing_schema_is_outdated(sql, empty, home):
 
 async def test_a_changed_function_is_applied_again_with_the_grants_and_nothing_else(sql, home):
     file = home / "functions" / "output.sql"
-    file.write_text(file.read_text() + "\ncreate or replace function leasehold.brand_new() returns int language sql as 'select 1';\n")
+    file.write_text(
+        file.read_text()
+        + "\ncreate or replace function leasehold.brand_new() returns int language sql as 'select 1';\n"
+    )
     assert "functions/output" in await check_schema(sql, home)
     assert await migrate(sql, home) == ["functions/output", "functions/grants"]
     assert await migrate(sql, home) == []
@@ -138,7 +147,9 @@ async def test_a_worker_keeps_working_while_functions_are_replaced(sql, hire, fi
 
 async def test_a_login_that_may_not_create_roles_is_told_what_to_do(login, refused):
     text = (sql_home() / "migrations" / "0001_schema_clock_roles.sql").read_text()
-    block = text[text.index("do $$") : text.index("-- stable, so")].replace("'leasehold_admin',", "'leasehold_nobody_has_this',")
+    block = text[text.index("do $$") : text.index("-- stable, so")].replace(
+        "'leasehold_admin',", "'leasehold_nobody_has_this',"
+    )
     poor = await login("leasehold_reader")
     async with refused("LH050", 'the role "leasehold_nobody_has_this" is missing'):
         await poor.execute(block)
@@ -177,7 +188,9 @@ async def test_an_ordinary_owner_can_migrate_and_use_everything(sql, empty, empt
             await migrate(owner)
             await owner.execute("insert into leasehold.agents (name, command) values ('fixer', '{true}')")
             await owner.execute("insert into leasehold.jobs (agent, prompt) values ('fixer', 'x')")
-            row = await owner.fetchrow("select * from leasehold.register_worker('i', 'h', 'b', 'k', '1', 1, null, '1 min')")
+            row = await owner.fetchrow(
+                "select * from leasehold.register_worker('i', 'h', 'b', 'k', '1', 1, null, '1 min')"
+            )
             [run] = await owner.fetch("select * from leasehold.claim($1, $2, 1)", row["worker"], row["token"])
             assert (
                 await owner.fetchval(

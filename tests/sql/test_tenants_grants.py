@@ -131,7 +131,10 @@ async def test_the_same_idempotency_key_of_others_is_not_visible(login, fixer, j
 async def test_a_setting_cannot_change_the_tenant(login, fixer, job, refused):
     acme = await login("leasehold_producer", "acme")
     await acme.execute("set leasehold.tenant = 'globex'")
-    assert await acme.fetchval("insert into leasehold.jobs (agent, prompt) values ('fixer', 'x') returning tenant") == "acme"
+    assert (
+        await acme.fetchval("insert into leasehold.jobs (agent, prompt) values ('fixer', 'x') returning tenant")
+        == "acme"
+    )
     async with refused("42501", hint=False):  # tampering in the middle of the statement meets the policy
         await acme.execute(
             "insert into leasehold.jobs (agent, prompt) select 'fixer', set_config('leasehold.tenant', 'globex', true)"
@@ -157,12 +160,18 @@ async def test_new_tables_and_functions_are_closed_to_the_public(sql):
         select p.proname from pg_proc p where p.pronamespace = 'leasehold'::regnamespace
            and has_function_privilege('public', p.oid, 'execute')""")
     assert open_functions == []
-    assert await sql.fetch("""
+    assert (
+        await sql.fetch("""
         select c.relname from pg_class c where c.relnamespace = 'leasehold'::regnamespace and c.relkind in ('r', 'v', 'S')
-           and has_table_privilege('public', c.oid, 'select')""") == []
+           and has_table_privilege('public', c.oid, 'select')""")
+        == []
+    )
 
 
 async def test_every_definer_function_fixes_its_search_path(sql):
-    assert await sql.fetch("""
+    assert (
+        await sql.fetch("""
         select p.proname from pg_proc p where p.pronamespace = 'leasehold'::regnamespace and p.prosecdef
-           and not exists (select from unnest(p.proconfig) c where c like 'search_path=pg_catalog, leasehold, pg_temp')""") == []
+           and not exists (select from unnest(p.proconfig) c where c like 'search_path=pg_catalog, leasehold, pg_temp')""")
+        == []
+    )

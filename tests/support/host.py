@@ -117,5 +117,3 @@ def read(path):
 def alive(pid):
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return bool(fields) and fields[0].decode() in ALIVE
-
-

@@ -27,8 +27,17 @@ AWAY: tuple[type[Exception], ...] = (
 Refusal = asyncpg.PostgresError
 """Everything the server says no to, for rooms that know no driver."""
 
+GONE: tuple[type[Exception], ...] = (*AWAY, WorkerClosed)
+"""For what comes round again by itself: away, or not ours any more, which the lease loop mends."""
+
 WORKER_CLOSED = {"LH012"}
 RUN_REFUSED = {"LH010", "LH011", "LH013"}
+
+
+def words(error: BaseException) -> str:
+    """What an error says, in one line, without the hint that asyncpg appends."""
+    said = getattr(error, "message", None) or str(error) or type(error).__name__
+    return str(said).partition("\n")[0]
 
 
 @contextmanager
@@ -38,9 +47,9 @@ def named_errors() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         if error.sqlstate in WORKER_CLOSED:
-            raise WorkerClosed(str(error)) from error
+            raise WorkerClosed(words(error)) from error
         if error.sqlstate in RUN_REFUSED:
-            raise RunRefused(error.sqlstate or "", str(error)) from error
+            raise RunRefused(error.sqlstate or "", words(error)) from error
         raise
 
 
@@ -61,7 +70,7 @@ class Weather:
                 error, asyncpg.LockNotAvailableError | asyncpg.TransactionRollbackError
             ):
                 self._since = time.monotonic()
-                log.warning("database_away", connection=self._name, error=str(error) or type(error).__name__)
+                log.warning("database_away", connection=self._name, error=words(error))
             raise
         if self._since is not None:
             log.info("database_back", connection=self._name, seconds=round(time.monotonic() - self._since, 1))

@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 from anyio import sleep
 
-from leasehold.db.away import AWAY, Weather, named_errors
+from leasehold.db.away import AWAY, Refusal, Weather, named_errors, words
 from leasehold.db.connect import connect_pool
 from leasehold.loops import jittered
 from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
@@ -29,9 +29,21 @@ class Database:
 
     async def _fetch(self, statement: str, *arguments: object) -> Rows:
         with self._weather.watched(), named_errors():
-            async with self._pool.acquire(timeout=10) as connection:
+            async with self._connection() as connection:
                 rows: Rows = await connection.fetch(statement, *arguments)
                 return rows
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        """A connection of the pool. Whatever keeps us from getting one means: away."""
+        try:
+            connection = await self._pool.acquire(timeout=10)
+        except Refusal as error:
+            raise ConnectionError(words(error)) from error
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection, timeout=10)
 
     async def register_worker(
         self, instance: str, host_id: str, boot_id: str, keeper_id: str, version: str, capacity: int,

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from leasehold.db.away import AWAY
+from leasehold.db.away import AWAY, words
 from leasehold.db.connect import connect, speak_json
 from leasehold.errors import DatabaseAway, DatabaseRefused
 
@@ -109,16 +109,16 @@ def told() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         if isinstance(error, AWAY):
-            raise DatabaseAway(str(error)) from error
+            raise DatabaseAway(words(error)) from error
         raise DatabaseRefused(error.sqlstate or "", _message(error), getattr(error, "hint", "") or "") from error
     except AWAY as error:
-        raise DatabaseAway(str(error) or "the database does not answer") from error
+        raise DatabaseAway(words(error)) from error
 
 
 def _message(error: asyncpg.PostgresError) -> str:
     if error.sqlstate in ("3F000", "42P01", "42883"):
-        return f"{error} (has `leasehold migrate` been run on this database?)"
-    return str(error)
+        return f"{words(error)} (has `leasehold migrate` been run on this database?)"
+    return words(error)
 
 
 @asynccontextmanager

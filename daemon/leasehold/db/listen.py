@@ -9,7 +9,7 @@ import structlog
 from anyio import Event, create_task_group, fail_after, move_on_after, sleep
 
 from leasehold.bell import Bell
-from leasehold.db.away import AWAY
+from leasehold.db.away import AWAY, Refusal, words
 from leasehold.db.connect import connect
 from leasehold.loops import background, jittered
 
@@ -49,15 +49,18 @@ class Listener:
                     await self._until_gone(connection, gone)
             except AWAY as error:
                 if not failures:
-                    log.warning("listen_lost", error=str(error) or type(error).__name__, meanwhile="polling")
+                    log.warning("listen_lost", error=words(error), meanwhile="polling")
             lost_at = lost_at or time.monotonic()
             await sleep(jittered(BACKOFF[min(failures, len(BACKOFF) - 1)]))
             failures += 1
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[asyncpg.Connection, Event]]:
-        with fail_after(2 * ANSWER):
-            connection = await connect(self._dsn, self._name)
+        try:
+            with fail_after(2 * ANSWER):
+                connection = await connect(self._dsn, self._name)
+        except Refusal as error:
+            raise ConnectionError(words(error)) from error
         try:
             gone = Event()
             connection.add_termination_listener(lambda _: gone.set())

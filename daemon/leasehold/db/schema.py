@@ -1,11 +1,28 @@
 """Is the schema the one this program needs? Asked at start and now and then; if not, the daemon leaves."""
 
 import structlog
+from anyio import sleep
 
+from leasehold.db.away import AWAY, Refusal, Weather
+from leasehold.db.client import told
 from leasehold.db.connect import connect
 from leasehold.db.migrate import check_schema, migrate
 
 log = structlog.get_logger()
+
+
+async def until_schema(dsn: str) -> None:
+    """At start: wait for a database that is away; one that refuses us, or has the wrong schema, ends the daemon."""
+    weather = Weather("start")
+    while True:
+        try:
+            with weather.watched():
+                return await require_schema(dsn)
+        except AWAY:
+            await sleep(1.0)
+        except Refusal:
+            with told():
+                raise
 
 
 async def require_schema(dsn: str) -> None:

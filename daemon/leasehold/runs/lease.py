@@ -6,7 +6,7 @@ import structlog
 from anyio import sleep
 
 from leasehold.bell import Bell
-from leasehold.db.away import AWAY
+from leasehold.db.away import AWAY, words
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, KeeperRefused, WorkerClosed
 from leasehold.loops import jittered
@@ -79,12 +79,12 @@ class LeaseKeeper:
                 if unnamed:
                     await take_up(unnamed)
             except WorkerClosed as error:
-                log.error("lease_lost", error=str(error), decided="stop all runs here, then register as a new worker")
+                log.error("lease_lost", error=words(error), decided="stop all runs here, then register as a new worker")
                 self._roster.stop_all("lost")
                 await begin_again()
             except AWAY as error:
                 left = round(self._lease.proved - boottime(), 1)
-                log.warning("renewal_failed", error=str(error) or type(error).__name__, agents_die_in_seconds=left)
+                log.warning("renewal_failed", error=words(error), agents_die_in_seconds=left)
                 self._lease.doubted()
                 await sleep(jittered(min(1.0, self._settings.renewal.total_seconds() / 5)))
                 controls.ring()  # not after a whole interval: the lease is running out

@@ -6,17 +6,15 @@ import structlog
 from anyio import CancelScope, Event, move_on_after, open_signal_receiver
 
 from leasehold import sdnotify
-from leasehold.db.away import AWAY
+from leasehold.db.away import GONE
 from leasehold.db.calls import Database
 from leasehold.db.listen import background_race
-from leasehold.errors import WorkerClosed
 from leasehold.runs.lease import Lease, LeaseKeeper
 from leasehold.runs.roster import Roster
 from leasehold.settings import Settings
 
 log = structlog.get_logger()
 
-GONE: tuple[type[Exception], ...] = (*AWAY, WorkerClosed)
 SETTLING = 15.0
 """Seconds beyond the grace for trees to be swept and verdicts to be written; then the next life settles them."""
 
@@ -43,7 +41,7 @@ class Stopper:
                 sdnotify.stopping(f"stopping ({mode}), {len(self._roster.held)} running")
                 claiming.cancel()
 
-    async def leave(self, runs: CancelScope) -> None:
+    async def leave(self) -> None:
         """See the runs off, bounded; what is still here then is left to the keeper and the next life."""
         if self._settings.leave == "detach":
             await self._detach()
@@ -52,7 +50,6 @@ class Stopper:
                 await self._drain()
             if self._roster.held:
                 await self._interrupt()
-        runs.cancel()
 
     async def deregister(self, db: Database) -> None:
         """With nothing left behind, end this life in the database too, so that nobody waits for its lease."""
