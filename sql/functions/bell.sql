@@ -1,8 +1,9 @@
 -- Waking idle workers: one channel, an empty payload, and a latch so that a thousand inserts ring once.
 --
 -- The latch is a sequence: 1 means "somebody idle has not been rung since it last looked". A worker arms it, looks for work,
--- then sleeps; the first commit that makes work or room clears it and notifies. A notice is only a hint: in the small windows
--- between gate and commit it can be missed, so workers look again a moment later, and poll.
+-- then sleeps; the first commit that makes work or room clears it and notifies. Whatever a user may do in a long transaction rings
+-- through a deferred trigger: cleared early, the latch would keep others from ringing until that transaction ends. A notice is only a
+-- hint: in the small window between gate and commit it can be missed, so workers look again a moment later, and poll.
 
 create or replace function leasehold.ring() returns void
 language plpgsql security definer
@@ -23,8 +24,8 @@ begin
   perform setval('leasehold.bell', 1);
 end $$;
 
--- The condition of the deferred trigger on jobs. It is evaluated at once, row by row, so only the first row of a transaction
--- is queued for the commit. A rolled back savepoint takes the flag and the queued trigger with it.
+-- The condition of the deferred triggers. It is evaluated at once, row by row, so only the first row of a transaction is queued
+-- for the commit. A rolled back savepoint takes the flag and the queued trigger with it.
 create or replace function leasehold.first_of_transaction() returns boolean
 language plpgsql volatile
 as $$

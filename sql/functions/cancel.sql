@@ -35,7 +35,6 @@ begin
     perform note(wanted.id, wanted.tenant, null, 'cancelled', cancel.reason, jsonb_build_object('by', session_user));
     if wanted.status = 'queued' and wanted.concurrency_key is not null then
       perform promote_next(wanted.tenant, wanted.concurrency_key);
-      perform ring();
     end if;
     return 'cancelled';
   end if;

@@ -154,7 +154,9 @@ begin
   elsif job.concurrency_key is not null then
     perform promote_next(job.tenant, job.concurrency_key);
   end if;
-  perform ring();                                                     -- work came back, or room was made for another worker
+  if ends_as is not null then
+    perform ring();                                                   -- room was made, maybe for another worker; work that came back rings itself
+  end if;
   return coalesce(ends_as, 'queued');
 end $$;
 

@@ -27,7 +27,6 @@ begin
        and a.attname <> 'id');
 end $$;
 grant execute on function
-  leasehold.first_of_transaction(),
   leasehold.enqueue(text, text, text, text, text, text, text, jsonb, int, timestamptz, text, text, int, jsonb),
   leasehold.cancel(bigint, text),
   leasehold.retry(bigint)
@@ -36,6 +35,7 @@ grant execute on function
 grant select on all tables in schema leasehold to leasehold_admin, leasehold_worker;
 grant insert, update, delete on leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.tenant_logins to leasehold_admin;
 grant execute on function
+  leasehold.first_of_transaction(),
   leasehold.agent_env_mistake(jsonb),
   leasehold.agent_limits_mistake(jsonb),
   leasehold.pause_agent(text, text),

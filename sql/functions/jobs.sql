@@ -3,7 +3,7 @@
 -- In order: the tenant of the login is looked up once per statement; columns that only functions may write are refused in a
 -- trigger's WHEN (compiled, free unless it fires); each row is normalised and checked, without side effects, because rows that
 -- ON CONFLICT DO NOTHING drops pass here too; then one statement trigger writes heads, first events and arrivals of all new rows;
--- and at commit the bell rings.
+-- and the arrivals ring the bell at commit.
 
 create or replace function leasehold.lane_of(queue text, tenant text, agent text) returns bigint
 language sql immutable
@@ -45,15 +45,22 @@ begin
   return null;
 end $$;
 
+-- Fires only if there is something to refuse; the values here are what a row has that leaves these columns out.
 create or replace function leasehold.jobs_refuse_protected() returns trigger
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
+declare
+  untouched jsonb := '{"status": "queued", "due": true, "lane": 0, "attempts": 0, "interruptions": 0, "losses": 0, "reason": null,
+    "message": null, "result": null, "cancel_requested_at": null, "cancel_requested_by": null, "cancel_requested_reason": null,
+    "request_hash": null, "created_at": null, "updated_at": null, "started_at": null, "finished_at": null}';
 begin
-  raise exception 'a new job cannot set its own status, outcome, counters or times'
-    using errcode = 'LH002',
-          hint = 'Leave these columns out: status, due, lane, reason, message, result, attempts, interruptions, losses, '
-                 'cancel_requested_at, cancel_requested_by, cancel_requested_reason, request_hash, '
-                 'created_at, updated_at, started_at, finished_at.';
+  raise exception 'a new job cannot set %: only functions write that', (
+      select string_agg(column_.key, ', ' order by column_.key)
+        from jsonb_each(to_jsonb(new)) column_
+       where untouched ? column_.key
+         and column_.value <> untouched -> column_.key)
+    using errcode = 'LH002', hint = 'Leave it out. SELECT leasehold.cancel(...) and leasehold.retry(...) act on jobs that exist.';
 end $$;
 
 create or replace function leasehold.jobs_before_insert() returns trigger
@@ -157,7 +164,10 @@ begin
    limit 1;
   if found then
     raise exception '% has % bytes, the limit is %', long.name, long.size, long.allowed
-      using errcode = 'LH004', column = long.name, hint = 'Put long input into a file that the agent can read, and its path into the prompt.';
+      using errcode = 'LH004', column = long.name,
+            hint = case when long.name in ('prompt', 'payload')
+              then 'Put long input into a file that the agent can read, and its path into the prompt.'
+              else 'Shorten it; details belong into the prompt or the payload.' end;
   end if;
 end $$;
 

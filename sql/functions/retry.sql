@@ -47,6 +47,5 @@ begin
   perform note(wanted.id, wanted.tenant, null, 'retried', null, jsonb_build_object('by', session_user, 'was', wanted.status));
   insert into arrivals (lane, queue, tenant, agent, key)
   values (wanted.lane, wanted.queue, wanted.tenant, wanted.agent, case next_status when 'deferred' then wanted.concurrency_key end);
-  perform ring();
   return next_status;
 end $$;

@@ -1,8 +1,8 @@
 -- Every trigger in one place, made anew only when this text changes: making one locks its table. All locks are taken first, and
 -- the migrator gives way after 100 ms: a worker in the middle of a call never finds itself in a deadlock with us.
 
-lock table leasehold.jobs in access exclusive mode;
-lock table leasehold.runs, leasehold.workers, leasehold.agents, leasehold.tenants, leasehold.queues in share row exclusive mode;
+lock table leasehold.jobs, leasehold.runs, leasehold.workers in share row exclusive mode;
+lock table leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.arrivals in access exclusive mode;
 
 create or replace trigger a_statement
   before insert on leasehold.jobs
@@ -39,14 +39,6 @@ create or replace trigger d_effects
   referencing new table as fresh
   for each statement execute function leasehold.jobs_after_insert();
 
-drop trigger if exists e_ring on leasehold.jobs;
-create constraint trigger e_ring
-  after insert on leasehold.jobs
-  deferrable initially deferred
-  for each row
-  when (leasehold.first_of_transaction())
-  execute function leasehold.ring_at_commit();
-
 create or replace trigger guard
   before update of status on leasehold.jobs
   for each row
@@ -73,15 +65,36 @@ create or replace trigger keep_if_needed
   before delete on leasehold.agents
   for each row execute function leasehold.agents_before_delete();
 
--- a pause lifted or a limit raised makes room
-create or replace trigger ring
+-- The bell, at commit. Whatever makes work leaves an arrival: an insert, a retry, a requeue, a promotion.
+drop trigger if exists ring on leasehold.arrivals;
+create constraint trigger ring
+  after insert on leasehold.arrivals
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
+
+-- A pause lifted or a limit raised makes room.
+drop trigger if exists ring on leasehold.agents;
+create constraint trigger ring
   after insert or update or delete on leasehold.agents
-  for each statement execute function leasehold.ring_at_commit();
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
 
-create or replace trigger ring
+drop trigger if exists ring on leasehold.tenants;
+create constraint trigger ring
   after insert or update or delete on leasehold.tenants
-  for each statement execute function leasehold.ring_at_commit();
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
 
-create or replace trigger ring
+drop trigger if exists ring on leasehold.queues;
+create constraint trigger ring
   after insert or update or delete on leasehold.queues
-  for each statement execute function leasehold.ring_at_commit();
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();

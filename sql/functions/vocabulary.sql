@@ -63,8 +63,6 @@ union all
 values
   ('run',    '',         'starting', 'claim'),
   ('run',    'starting', 'running',  'start'),
-  ('run',    'starting', 'stopping', 'cancel'),
-  ('run',    'running',  'stopping', 'cancel'),
   ('worker', '',         'alive',    'register'),
   ('worker', 'alive',    'closed',   'adopt'),
   ('worker', 'alive',    'closed',   'deregister'),

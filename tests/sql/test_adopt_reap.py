@@ -1,9 +1,11 @@
 """What becomes of runs whose worker is gone: adopted by the next life of its instance, or reaped by anybody."""
 
 import asyncio
+import random
 from datetime import timedelta
 
 import pytest
+from asyncpg import PostgresError
 
 
 async def claimed(worker, job, count=1, **columns):
@@ -187,10 +189,6 @@ async def test_a_reaper_without_a_lease_reaps_nothing(worker, hire, clock, refus
 
 @pytest.mark.race
 async def test_reapers_finishers_and_a_renewer_end_every_run_once(sql, fixer, hire, connect, sane):
-    import random
-
-    from asyncpg import PostgresError
-
     owner = {}
     workers = [await hire(instance=f"w{n}") for n in range(4)]
     await sql.execute("""insert into leasehold.jobs (agent, prompt, concurrency_key)
@@ -220,7 +218,7 @@ async def test_reapers_finishers_and_a_renewer_end_every_run_once(sql, fixer, hi
     async def renew(connection):
         for worker in workers[:3]:
             worker.sql = connection
-            with pytest.raises(PostgresError, match="lease of|is lost"):
+            with pytest.raises(PostgresError, match=r"lease of|is lost"):
                 await worker.renew()
 
     finishers = [await connect() for _ in range(3)]

@@ -87,7 +87,7 @@ async def slow_commits(sql):
     await sql.execute("""
         create function leasehold.slow() returns trigger language plpgsql as $$
         begin perform pg_sleep(coalesce(nullif(current_setting('leasehold.slow', true), '')::float8, 0)); return null; end $$;
-        create constraint trigger z_slow after insert on leasehold.jobs deferrable initially deferred
+        create constraint trigger z_slow after insert on leasehold.arrivals deferrable initially deferred
           for each row execute function leasehold.slow()""")
 
 
@@ -122,6 +122,21 @@ async def test_a_client_that_forces_constraints_early_only_costs_a_poll(sql, fix
         await sql.execute(INSERT)
         await sleeper.look()
     assert await sleeper.look() == 1
+
+
+@pytest.mark.parametrize("what", ["cancel", "retry", "resume_agent", "enqueue"])
+async def test_a_call_in_an_open_transaction_does_not_swallow_the_rings_of_others(sql, fixer, job, sleeper, connect, what):
+    first, _, user = await job(concurrency_key="k"), await job(concurrency_key="k"), await connect()
+    if what == "retry":
+        await sql.execute("select leasehold.cancel($1)", first)
+    await sleeper.look()
+    async with user.transaction():
+        argument = {"resume_agent": "'fixer'", "enqueue": "'fixer', 'x'"}.get(what, first)
+        await user.execute(f"select leasehold.{what}({argument})")
+        await sql.execute(INSERT)
+        assert await sleeper.notices() == 1
+        await sleeper.look()
+    assert await sleeper.notices() == 2
 
 
 async def test_two_sleepers_are_both_woken(sql, fixer, sleeper, connect):

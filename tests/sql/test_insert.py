@@ -47,15 +47,20 @@ async def test_blank_names_mean_the_default_and_names_are_trimmed(fixer, job, lo
 )  # fmt: skip
 async def test_a_client_cannot_set_what_only_functions_write(fixer, login, job, refused, column, value):
     producer = await login("leasehold_producer")
-    async with refused("LH002", "cannot set its own status"):
+    async with refused("LH002", f"a new job cannot set {column}"):
         await job(producer, **{column: value})
 
 
 @pytest.mark.parametrize("column", ["created_at", "updated_at", "started_at", "finished_at", "cancel_requested_at"])
 async def test_a_client_cannot_set_times(fixer, login, job, refused, clock, column):
     producer = await login("leasehold_producer")
-    async with refused("LH002"):
+    async with refused("LH002", f"a new job cannot set {column}"):
         await job(producer, **{column: clock.now})
+
+
+async def test_all_columns_that_were_wrongly_set_are_named(fixer, job, refused):
+    async with refused("LH002", "a new job cannot set attempts, losses, reason, status:"):
+        await job(status="running", attempts=1, losses=1, reason="x")
 
 
 async def test_the_id_cannot_be_chosen(fixer, login, refused):

@@ -6,8 +6,9 @@ import asyncpg
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-
 from leasehold.db.migrate import migrate
+from sql.invariants import assert_sane
+from sql.people import NOON, Clock, register
 
 OUTCOMES = [
     ("succeeded", None), ("failed", "exit_code"), ("failed", "spawn_not_found"), ("blocked", "question"), ("timed_out", "total"),
@@ -16,8 +17,7 @@ OUTCOMES = [
 ALLOWED = {"LH010", "LH011", "LH012", "LH013", "LH015", "LH021", "LH022"}  # what a confused worker or user may be told
 
 
-def test_no_order_of_calls_breaks_an_invariant(empty_dsn, request):
-    conftest = request.config.pluginmanager.get_plugin(str(request.path.parent / "conftest.py"))
+def test_no_order_of_calls_breaks_an_invariant(empty_dsn):
     loop = asyncio.new_event_loop()
     run = loop.run_until_complete
 
@@ -32,14 +32,16 @@ def test_no_order_of_calls_breaks_an_invariant(empty_dsn, request):
     class Lives(RuleBasedStateMachine):
         @initialize()
         def world(self):
-            self.clock = conftest.Clock(sql)
+            self.clock = Clock(sql)
             run(sql.execute(f"truncate leasehold.{tables.replace(', ', ', leasehold.')} restart identity"))
-            run(self.clock.set(conftest.NOON))
-            run(sql.execute("""
+            run(self.clock.set(NOON))
+            run(
+                sql.execute("""
                 insert into leasehold.agents (name, command, max_running) values ('free', '{true}', null), ('narrow', '{true}', 2);
                 insert into leasehold.tenants (name, max_running) values ('limited', 2);
-                insert into leasehold.queues (name, max_running) values ('slow', 3)"""))
-            self.workers = [run(conftest.register(sql, instance=name)) for name in ("alpha", "beta")]
+                insert into leasehold.queues (name, max_running) values ('slow', 3)""")
+            )
+            self.workers = [run(register(sql, instance=name)) for name in ("alpha", "beta")]
             self.runs, self.jobs = [], []
 
         def call(self, coroutine):
@@ -97,12 +99,12 @@ def test_no_order_of_calls_breaks_an_invariant(empty_dsn, request):
 
         @rule(which=st.integers(0, 50), instance=st.sampled_from(["alpha", "beta", "gamma"]), keeps=st.booleans())
         def live_again(self, which, instance, keeps):
-            successor = run(conftest.register(sql, instance=instance))
+            successor = run(register(sql, instance=instance))
             kept = [found for _, found in self.runs] if keeps else []
             answer = run(successor.adopt(kept))
             adopted = {found for what, found in answer if what == "adopted"}
             self.runs += [(successor, found) for _, found in self.runs if found["run_id"] in adopted]
-            self.workers = (self.workers + [successor])[-4:]
+            self.workers = [*self.workers, successor][-4:]
 
         @rule(which=st.integers(0, 50))
         def reap(self, which):
@@ -122,28 +124,32 @@ def test_no_order_of_calls_breaks_an_invariant(empty_dsn, request):
 
         @invariant()
         def all_is_well(self):
-            run(conftest.assert_sane(sql))
+            run(assert_sane(sql))
 
         def teardown(self):
             """Whatever happened: in the end everything queued can be brought to its end, nothing is stranded."""
             run(sql.execute("select leasehold.resume_agent('narrow')"))
             for _ in range(60):
                 run(self.clock.forward(hours=1))
-                worker = run(conftest.register(sql, instance="last"))
+                worker = run(register(sql, instance="last"))
                 run(worker.adopt())
                 run(worker.reap())
                 for found in run(worker.claim()):
                     run(worker.finish(found))
                 if not run(sql.fetchval("select count(*) from leasehold.jobs where finished_at is null")):
                     break
-            run(conftest.assert_sane(sql))
+            run(assert_sane(sql))
             assert run(sql.fetchval("select count(*) from leasehold.jobs where finished_at is null")) == 0
 
     try:
         run_state_machine_as_test(
             Lives,
             settings=settings(
-                max_examples=150, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+                max_examples=150,
+                stateful_step_count=25,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
             ),
         )
     finally:

@@ -5,7 +5,6 @@ import shutil
 
 import asyncpg
 import pytest
-
 from leasehold.db import migrate as migrations
 from leasehold.db.migrate import check_schema, migrate, sql_home
 from leasehold.errors import SchemaChanged, SchemaNewer, SchemaOutdated
@@ -94,6 +93,14 @@ async def test_a_changed_function_is_applied_again_with_the_grants_and_nothing_e
     assert await migrate(sql, home) == ["functions/output", "functions/grants"]
     assert await migrate(sql, home) == []
     assert not await sql.fetchval("select has_function_privilege('public', 'leasehold.brand_new()', 'execute')")
+
+
+async def test_a_daemon_with_the_workers_role_can_check_but_not_migrate(login, home):
+    worker = await login("leasehold_worker")
+    assert await check_schema(worker) is None
+    (home / "migrations" / "0900_later.sql").write_text("create table leasehold.later (id int);")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await migrate(worker, home)
 
 
 async def test_a_migration_that_fails_leaves_nothing(sql, home):

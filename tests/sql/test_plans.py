@@ -97,7 +97,9 @@ async def test_single_steps_read_no_backlog(backlog, hire, touches, what, job):
         case "finish":
             call = ("select * from leasehold.finish_run($1, $2, $3, $4, 'failed', 'exit_code')", *worker.me, *arguments)
         case "keyed insert":
-            call = ("insert into leasehold.jobs (agent, prompt, concurrency_key, idempotency_key) values ('fixer', 'x', 'warm', 'i')",)
+            call = (
+                "insert into leasehold.jobs (agent, prompt, concurrency_key, idempotency_key) values ('fixer', 'x', 'warm', 'i')",
+            )
         case "cancel":
             call = ("select leasehold.cancel(24001 - 1)",)
         case "next_due":
@@ -105,9 +107,15 @@ async def test_single_steps_read_no_backlog(backlog, hire, touches, what, job):
         case "read_runs":
             call = ("select * from leasehold.read_runs($1, $2, $3)", *worker.me, [run["run_id"]])
         case "append":
-            call = ("select * from leasehold.append_events(array[$1::bigint], array[$2::uuid], '{0}', '{m}', '{info}', '{x}', '{x}', '{null}')", *arguments)
+            call = (
+                "select * from leasehold.append_events(array[$1::bigint], array[$2::uuid], '{0}', '{m}', '{info}', '{x}', '{x}', '{null}')",
+                *arguments,
+            )
         case "ship":
-            call = ("select * from leasehold.append_output(array[$1::bigint], array[$2::uuid], '{stdout}', '{0}', '{x}')", *arguments)
+            call = (
+                "select * from leasehold.append_output(array[$1::bigint], array[$2::uuid], '{stdout}', '{0}', '{x}')",
+                *arguments,
+            )
     _, read = await touches(*call)
     for table in BIG:
         assert read[table][0] == 0, (table, read)
@@ -136,4 +144,6 @@ async def test_renewals_stay_in_place(sql, worker):
     for _ in range(200):
         await worker.renew()
     await sql.execute("select pg_stat_force_next_flush()")
-    assert await sql.fetchval("select n_tup_hot_upd >= n_tup_upd * 0.9 from pg_stat_user_tables where relname = 'workers'")
+    assert await sql.fetchval(
+        "select n_tup_hot_upd >= n_tup_upd * 0.9 from pg_stat_user_tables where relname = 'workers'"
+    )

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import fcntl
+import grp
 import os
 import sys
 import uuid
@@ -41,7 +42,7 @@ def main() -> int:
     told: list[Server] = []
     house = House(state, keeper_id, groups, lambda message: told[0].tell(message) if told else None)
     take_over(house, Families(keeper_id, os.getpid()))
-    server = Server((words.socket or state / "keeper.sock").absolute(), set(words.allow_gid))
+    server = Server((words.socket or state / "keeper.sock").absolute(), _gids(words))
     told.append(server)
     log("ready", keeper_id=keeper_id, pid=os.getpid(), containment=house.rung, runs_inherited=len(house.runs))
     try:
@@ -58,10 +59,15 @@ def _words() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="leasehold keeper", description="Own the agents' processes.")
     parser.add_argument("--state-dir", type=Path, required=True, help="run directories, lock and identity")
     parser.add_argument("--socket", type=Path, help="where to listen; by default keeper.sock in the state directory")
+    parser.add_argument("--allow-group", action="append", default=[], help="the same, by the group's name")
     parser.add_argument("--allow-gid", type=int, action="append", default=[], help="members of this group may connect")
     parser.add_argument("--containment", choices=("auto", "cgroup", "subreaper"), default="auto")
     parser.add_argument("--exit-when-idle-after", type=float, metavar="SECONDS")
     return parser.parse_args()
+
+
+def _gids(words: argparse.Namespace) -> set[int]:
+    return {*words.allow_gid, *(grp.getgrnam(name).gr_gid for name in words.allow_group)}
 
 
 def _identity(path: Path) -> str:

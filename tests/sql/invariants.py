@@ -1,0 +1,58 @@
+"""What holds after every committed step, and what a refused statement must leave as it was."""
+
+SANE = {
+    "events have gaps": "select job_id from leasehold.events group by job_id having max(seq) <> count(*) or min(seq) <> 1",
+    "heads differ from events": """select h.job_id from leasehold.heads h
+        where h.seq <> (select count(*) from leasehold.events e where e.job_id = h.job_id)""",
+    "jobs without a head": "select id from leasehold.jobs j where not exists (select from leasehold.heads h where h.job_id = j.id)",
+    "two live runs of a job": "select job_id from leasehold.runs where ended_at is null group by job_id having count(*) > 1",
+    "running without a live run": """select id from leasehold.jobs j where (status in ('running', 'waiting'))
+        <> exists (select from leasehold.runs r where r.job_id = j.id and r.ended_at is null)""",
+    "heads that fence another run": """select job_id from leasehold.heads h where (run_id, run_token) is distinct from
+        (select (r.id, r.token) from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null)
+        and (run_id is not null or exists (select from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null))""",
+    "two live jobs of a key": """select concurrency_key from leasehold.jobs
+        where concurrency_key is not null and status in ('queued', 'running', 'waiting')
+        group by tenant, concurrency_key having count(*) > 1""",
+    "attempts that do not add up": """select j.id from leasehold.jobs j where attempts + interruptions
+        <> (select count(*) from leasehold.runs r where r.job_id = j.id and r.ended_at is not null)""",
+    "attempt numbers that skip": """select job_id from leasehold.runs group by job_id
+        having max(attempt) <> count(*) or min(attempt) <> 1""",
+    "more attempts than allowed": "select id from leasehold.jobs where attempts > max_attempts",
+    "agents over their limit": """select a.name from leasehold.agents a where a.max_running <
+        (select count(*) from leasehold.runs r where r.agent = a.name and r.ended_at is null)""",
+    "tenants over their limit": """select t.name from leasehold.tenants t where t.max_running <
+        (select count(*) from leasehold.runs r where r.tenant = t.name and r.ended_at is null)""",
+    "queues over their limit": """select q.name from leasehold.queues q where q.max_running <
+        (select count(*) from leasehold.runs r where r.queue = q.name and r.ended_at is null)""",
+    "queued work that no lane or arrival knows": """select j.id from leasehold.jobs j where j.status = 'queued' and j.due
+        and not exists (select from leasehold.lanes l where l.lane = j.lane and l.active)
+        and not exists (select from leasehold.arrivals a where a.lane = j.lane)""",
+    "deferred without a holder or an arrival": """select j.id from leasehold.jobs j where j.status = 'deferred'
+        and not exists (select from leasehold.jobs k where k.tenant = j.tenant and k.concurrency_key = j.concurrency_key
+                         and k.status in ('queued', 'running', 'waiting'))
+        and not exists (select from leasehold.arrivals a where a.tenant = j.tenant and a.key = j.concurrency_key)""",
+}
+
+
+async def assert_sane(sql):
+    """The invariants that hold after every committed step."""
+    parts = [
+        f"select '{what}' as what, (array(select x::text from ({query}) x))[1:5] as which"
+        for what, query in SANE.items()
+    ]
+    rows = await sql.fetch(" union all ".join(parts))
+    wrong = {row["what"]: row["which"] for row in rows if row["which"]}
+    assert not wrong, wrong
+
+
+async def footprint(sql):
+    """What a refused statement must not change."""
+    return await sql.fetchval("""
+        select jsonb_build_object(
+          'jobs', (select count(*) from leasehold.jobs), 'heads', (select sum(seq) from leasehold.heads),
+          'events', (select count(*) from leasehold.events), 'output', (select count(*) from leasehold.output),
+          'arrivals', (select count(*) from leasehold.arrivals), 'agents', (select jsonb_agg(a) from leasehold.agents a),
+          'status', (select jsonb_object_agg(id, status || updated_at::text) from leasehold.jobs),
+          'runs', (select jsonb_object_agg(id, status || worker_id) from leasehold.runs),
+          'workers', (select jsonb_object_agg(id, state || renewals) from leasehold.workers))""")
