@@ -1,0 +1,149 @@
+"""A keeper for tests: the real process, spoken to line by line over its socket."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.host import alive, environ, pids
+
+PATIENCE = 20.0
+
+
+def boottime():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def until(fact, what="a fact", within=PATIENCE):
+    """Wait for a fact about processes or files; answers it."""
+    deadline = time.monotonic() + within
+    while not (found := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {within} s for {what}")
+        time.sleep(0.01)
+    return found
+
+
+class Caller:
+    """One connection."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
+        self.file = self.socket.makefile("rb")
+        self.pushes = []
+        self.number = 0
+
+    def ask(self, op, **words):
+        self.number += 1
+        self.socket.sendall(json.dumps({"id": self.number, "op": op, **words}).encode() + b"\n")
+        while True:
+            line = self.file.readline()
+            if not line:
+                raise ConnectionError("closed")
+            message = json.loads(line)
+            if "event" in message:
+                self.pushes.append(message)
+            else:
+                return message
+
+    def hello(self, **words):
+        return self.ask("hello", protocol=1, instance="test", **words)
+
+    def spawn(self, run_id, *argv, deadline=60.0, grace=0.5, **words):
+        spec = {"token": f"token-{run_id}", "env": {}, "cwd": None, "stdin": None, "limits": {}, **words}
+        return self.ask("spawn", run_id=run_id, argv=list(argv), deadline=boottime() + deadline, grace=grace, **spec)
+
+    def sh(self, run_id, script, **words):
+        return self.spawn(run_id, "sh", "-c", script, **words)
+
+    def run(self, run_id):
+        return next((run for run in self.ask("list")["runs"] if run["run_id"] == run_id), None)
+
+    def ended(self, run_id, within=PATIENCE):
+        """Wait for the exit record."""
+        return until(lambda: (self.run(run_id) or {}).get("exit"), f"the end of run {run_id}", within)
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+class KeeperProcess:
+    """A keeper on a directory of its own."""
+
+    def __init__(self, directory, rung):
+        self.directory = Path(directory)
+        self.rung = rung
+        self.processes = []
+        self.callers = []
+
+    def start(self, *words, wait=True):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "leasehold.keeper",
+            "--state-dir",
+            str(self.directory),
+            "--containment",
+            self.rung,
+        ]
+        with (self.directory / "log").open("ab") as lines:
+            process = subprocess.Popen([*command, *words], stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
+        self.processes.append(process)
+        if wait:
+            until(lambda: self.answers() or process.poll() is not None, "the keeper's socket")
+            assert process.poll() is None, (self.directory / "log").read_text()
+        return process
+
+    @property
+    def socket(self):
+        return self.directory / "keeper.sock"
+
+    def answers(self):
+        try:
+            Caller(self.socket).close()
+        except OSError:
+            return False
+        return True
+
+    def call(self, *, hello=True):
+        caller = Caller(self.socket)
+        self.callers.append(caller)
+        if hello:
+            assert caller.hello()["ok"]
+        return caller
+
+    def path(self, run_id, name):
+        return self.directory / "runs" / str(run_id) / name
+
+    def kill(self):
+        self.processes[-1].send_signal(signal.SIGKILL)
+        self.processes[-1].wait()
+
+    def family(self):
+        """Everything alive that carries this keeper's marker."""
+        mark = b"LEASEHOLD_KEEPER_ID=" + (self.directory / "keeper.id").read_bytes().strip()
+        return [pid for pid in pids() if mark in environ(pid) and alive(pid)]
+
+    def close(self):
+        for caller in self.callers:
+            caller.close()
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+        if (self.directory / "keeper.id").exists():
+            for pid in self.family():
+                os.kill(pid, signal.SIGKILL)
