@@ -30,7 +30,7 @@ stress: $(READY) ## the races and faults, COUNT times under CPU load
 	@scripts/stress $(BIN)/python $(COUNT)
 
 bench: $(READY) ## ratios, both sides measured in the same run
-	@$(BIN)/python tests/bench/bench.py
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench.py
 
 clean: ## remove what the other words made
 	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist

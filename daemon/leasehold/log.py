@@ -89,10 +89,21 @@ class _Libraries(logging.Handler):
 
 
 def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Everywhere in the line: an exception or a list can quote an address too."""
     for name, value in line.items():
-        if isinstance(value, str) and ("://" in value or "password" in value):
-            line[name] = redact_dsn(value)
+        line[name] = _without_password(value)
     return line
+
+
+def _without_password(value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _without_password(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_password(item) for item in value]
+    text = str(value)
+    return redact_dsn(text) if "://" in text or "pass" in text.lower() else text
 
 
 def _as_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:

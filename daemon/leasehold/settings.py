@@ -24,6 +24,9 @@ NOT_FIELDS = frozenset({"LEASEHOLD_CONFIG", "LEASEHOLD_TEST_DSN"})
 """Names of ours in the environment that are not settings. A run's own LEASEHOLD_RUN_ID and so on are not either."""
 OF_A_RUN = frozenset({"JOB_ID", "RUN_ID", "ATTEMPT", "TENANT", "KEEPER_ID"})
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+IN_URL = re.compile(r"(://[^:/@\s]*):(?:[^/?#\s]*@|[^@\s]*@)")
+IN_WORDS = re.compile(r"((?:^|[?&\s\"'])(?:\w*password|passfile)\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)
+"""A password in `://user:password@host`, and in `password=...` of a query or of libpq's words."""
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
@@ -138,6 +141,9 @@ class Settings(BaseSettings):
             raise ValueError("grace must be shorter than margin: agents must be dead before the lease ends")
         if not self.state_dir.is_absolute():
             raise ValueError(f"state_dir must be absolute, not {str(self.state_dir)!r}")
+        watchdog = timedelta(microseconds=int(os.environ.get("WATCHDOG_USEC") or 0))
+        if watchdog and 2 * max(self.poll, self.renewal) > watchdog:
+            raise ValueError("poll and renewal must be at most half of WatchdogSec in the unit: systemd would kill us")
         return self
 
     @classmethod
@@ -149,7 +155,10 @@ class Settings(BaseSettings):
         """Overrides, environment, TOML file, systemd credentials."""
         sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
         config = os.environ.get("LEASEHOLD_CONFIG") or "/etc/leasehold/leasehold.toml"
-        if Path(config).exists() or "LEASEHOLD_CONFIG" in os.environ:
+        named = bool(os.environ.get("LEASEHOLD_CONFIG"))
+        if named and not Path(config).is_file():
+            raise BadSettings(f"there is no file {config}", hint="LEASEHOLD_CONFIG names a TOML file.")
+        if named or Path(config).exists():
             sources.append(_Toml(settings_cls, toml_file=config))
         if credentials := os.environ.get("CREDENTIALS_DIRECTORY"):
             sources.append(SecretsSettingsSource(settings_cls, secrets_dir=credentials, env_prefix=""))
@@ -203,6 +212,5 @@ def _explain(mistake: Any) -> str:
 
 
 def redact_dsn(dsn: str) -> str:
-    """The same address without its password."""
-    dsn = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", dsn)
-    return re.sub(r"((?:^|[?&\s])(?:password|sslpassword|passfile)=)[^&\s]*", r"\1***", dsn)
+    """The same address, or any text that quotes one, without its password."""
+    return IN_WORDS.sub(r"\1***", IN_URL.sub(r"\1:***@", dsn))

@@ -42,6 +42,9 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  perform ring();
+  if pg_sequence_last_value('leasehold.bell'::regclass) = 1 then       -- ring(), in line: this is in the way of every insert
+    perform setval('leasehold.bell', 0);
+    perform pg_notify('leasehold', '');
+  end if;
   return null;
 end $$;

@@ -1,5 +1,5 @@
 -- How runs end and what becomes of their jobs. finish_run(), reap() and adopt() all come through end_run(); the retry policy is
--- in settle_job() and the table `reasons`.
+-- in what_follows() and the table `reasons`.
 
 -- A worker reports what became of a run, after its process tree is gone. The first verdict stands; the same again is harmless.
 -- 'settled': taken. 'repeated': it was known. 'late': the run had been given up as lost; the job was settled with it if it still could.
@@ -88,7 +88,42 @@ begin
                     jsonb_build_object('exit_code', exit_code, 'signal', signal));
 end $$;
 
--- What becomes of a job whose run has ended so. The whole retry policy is here. Returns the job's new status.
+-- What follows for a job when a run of it ends so: the whole retry policy. ends_as is null if it goes back to the queue, at again_at.
+create or replace function leasehold.what_follows(
+  job leasehold.jobs, run bigint, outcome text, reason text,
+  out ends_as text, out why text, out again_at timestamptz, out attempts int, out interruptions int, out losses int)
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  policy reasons;
+begin
+  select r.* into strict policy
+    from reasons r
+   where r.outcome = what_follows.outcome
+     and r.reason = what_follows.reason;
+  why := reason;
+  attempts := job.attempts + policy.uses_attempt::int;
+  interruptions := job.interruptions + (not policy.uses_attempt)::int;
+  losses := job.losses + (outcome = 'lost')::int;
+  if outcome = 'succeeded' then                                       -- it was done before a stop could reach it
+    ends_as := 'succeeded';
+  elsif job.cancel_requested_at is not null or outcome = 'cancelled' then
+    ends_as := 'cancelled';
+    why := 'cancelled';
+  elsif outcome = 'lost' and losses >= job.max_losses then
+    ends_as := 'failed';
+    why := 'crash_cap';
+  elsif outcome in ('lost', 'interrupted') then
+    again_at := least(job.run_at, clock());                           -- not the job's fault: it keeps its place
+  elsif policy.retries and attempts < job.max_attempts then
+    again_at := clock() + backoff(job.agent, attempts, run);
+  else
+    ends_as := outcome;
+  end if;
+end $$;
+
+-- Bring a job to where its ended run leads. Returns the job's new status.
 create or replace function leasehold.settle_job(
   actor text, job leasehold.jobs, run leasehold.runs, outcome text, reason text, message text, result jsonb, facts jsonb)
 returns text
@@ -96,68 +131,45 @@ language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
-  policy reasons;
-  attempts_ int;
-  losses_ int := job.losses + (outcome = 'lost')::int;
-  ends_as text;
-  why text := reason;
-  again_at timestamptz;
+  next_ record;
 begin
-  select r.* into strict policy
-    from reasons r
-   where r.outcome = settle_job.outcome
-     and r.reason = settle_job.reason;
-  attempts_ := job.attempts + policy.uses_attempt::int;
-  if outcome = 'succeeded' then                                       -- it was done before a stop could reach it
-    ends_as := 'succeeded';
-  elsif job.cancel_requested_at is not null or outcome = 'cancelled' then
-    ends_as := 'cancelled';
-    why := 'cancelled';
-  elsif outcome = 'lost' and losses_ >= job.max_losses then
-    ends_as := 'failed';
-    why := 'crash_cap';
-  elsif outcome in ('lost', 'interrupted') then
-    again_at := least(job.run_at, clock());                          -- not the job's fault: it keeps its place
-  elsif policy.retries and attempts_ < job.max_attempts then
-    again_at := clock() + backoff(job.agent, attempts_, (run).id);
-  else
-    ends_as := outcome;
-  end if;
-
+  select f.* into strict next_ from what_follows(job, (run).id, outcome, reason) f;
   perform set_config('leasehold.actor', actor, true);
   update jobs j
-     set status = coalesce(ends_as, 'queued'),
-         run_at = coalesce(again_at, j.run_at),
-         due = coalesce(again_at <= clock(), true),
-         attempts = attempts_,
-         interruptions = job.interruptions + (not policy.uses_attempt)::int,
-         losses = losses_,
-         reason = why,
+     set status = coalesce(next_.ends_as, 'queued'),
+         run_at = coalesce(next_.again_at, j.run_at),
+         due = coalesce(next_.again_at <= clock(), true),
+         attempts = next_.attempts,
+         interruptions = next_.interruptions,
+         losses = next_.losses,
+         reason = next_.why,
          message = settle_job.message,
-         result = case when ends_as is not null then settle_job.result end,
-         finished_at = case when ends_as is not null then clock() end,
+         result = case when next_.ends_as is not null then settle_job.result end,
+         finished_at = case when next_.ends_as is not null then clock() end,
          updated_at = clock()
    where j.id = job.id;
   perform set_config('leasehold.actor', '', true);
 
-  if ends_as is not null or job.status <> 'queued' then
+  if next_.ends_as is not null or job.status <> 'queued' then         -- a late failure may leave it queued: no transition, no event
     perform note(job.id, job.tenant, (run).id,
-                 coalesce(ends_as, case when outcome in ('lost', 'interrupted') then outcome else 'retry_scheduled' end),
+                 coalesce(next_.ends_as, case when outcome in ('lost', 'interrupted') then outcome else 'retry_scheduled' end),
                  message,
                  jsonb_strip_nulls(facts || jsonb_build_object(
-                   'attempt', (run).attempt, 'outcome', outcome, 'reason', why, 'worker', (run).worker_id,
-                   'retry_at', case when outcome not in ('lost', 'interrupted') then again_at end)),
-                 case when ends_as = 'succeeded' then 'info' when ends_as in ('failed', 'timed_out', 'blocked') then 'error' else 'warning' end);
+                   'attempt', (run).attempt, 'outcome', outcome, 'reason', next_.why, 'worker', (run).worker_id,
+                   'retry_at', case when outcome not in ('lost', 'interrupted') then next_.again_at end)),
+                 case when next_.ends_as = 'succeeded' then 'info'
+                      when next_.ends_as in ('failed', 'timed_out', 'blocked') then 'error'
+                      else 'warning' end);
   end if;
-  if ends_as is null then
-    insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);
-  elsif job.concurrency_key is not null then
+  if next_.ends_as is null then
+    insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);      -- rings at commit
+    return 'queued';
+  end if;
+  if job.concurrency_key is not null then
     perform promote_next(job.tenant, job.concurrency_key);
   end if;
-  if ends_as is not null then
-    perform ring();                                                   -- room was made, maybe for another worker; work that came back rings itself
-  end if;
-  return coalesce(ends_as, 'queued');
+  perform ring();                                                     -- room was made, maybe for another worker
+  return next_.ends_as;
 end $$;
 
 -- Doubling, capped, then spread by a tenth either way, the same for the same run.

@@ -5,9 +5,9 @@
 -- ON CONFLICT DO NOTHING drops pass here too; then one statement trigger writes heads, first events and arrivals of all new rows;
 -- and the arrivals ring the bell at commit.
 
+-- without a SET clause, so that it is inlined where it is called
 create or replace function leasehold.lane_of(queue text, tenant text, agent text) returns bigint
 language sql immutable
-set search_path = pg_catalog
 as $$
   select hashtextextended(queue || e'\x1f' || tenant || e'\x1f' || agent, 0)
 $$;
@@ -41,7 +41,13 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  perform set_config('leasehold.tenant', my_default_tenant(), true);       -- a client that tampers with it meets the policy on jobs
+  perform set_config('leasehold.tenant', coalesce(                  -- my_default_tenant(), in line
+    (select mine.tenant
+       from tenant_logins mine
+      where mine.login = session_user
+      order by mine.is_default desc, mine.tenant
+      limit 1),
+    'default'), true);                                              -- a client that tampers with it meets the policy on jobs
   return null;
 end $$;
 

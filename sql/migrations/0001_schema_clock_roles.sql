@@ -29,16 +29,16 @@ begin
   end loop;
 end $$;
 
--- stable, so that `run_at <= leasehold.clock()` can be an index condition; plpgsql, because a call costs least there
+-- stable, so that `run_at <= leasehold.clock()` can be an index condition; plpgsql without a SET clause, because a call costs
+-- least so, and there are many
 create function leasehold.clock() returns timestamptz
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  frozen text := current_setting('leasehold.now', true);
+  frozen text := pg_catalog.current_setting('leasehold.now', true);
 begin
-  if frozen is null or frozen = '' or not pg_has_role(session_user, 'leasehold_admin', 'member') then
-    return clock_timestamp();
+  if frozen is null or frozen = '' or not pg_catalog.pg_has_role(session_user, 'leasehold_admin', 'member') then
+    return pg_catalog.clock_timestamp();
   end if;
-  return frozen::timestamptz;
+  return frozen::pg_catalog.timestamptz;
 end $$;

@@ -125,7 +125,9 @@ async def test_a_client_that_forces_constraints_early_only_costs_a_poll(sql, fix
 
 
 @pytest.mark.parametrize("what", ["cancel", "retry", "resume_agent", "enqueue"])
-async def test_a_call_in_an_open_transaction_does_not_swallow_the_rings_of_others(sql, fixer, job, sleeper, connect, what):
+async def test_a_call_in_an_open_transaction_does_not_swallow_the_rings_of_others(
+    sql, fixer, job, sleeper, connect, what
+):
     first, _, user = await job(concurrency_key="k"), await job(concurrency_key="k"), await connect()
     if what == "retry":
         await sql.execute("select leasehold.cancel($1)", first)

@@ -206,6 +206,12 @@ class TestLateOutcome:
         assert newer["attempt"] == 2
         assert await story(lost["job_id"]) == ["queued", "started", "lost", "started", "late_outcome"]
 
+    async def test_a_newer_run_that_has_ended_again_counts_too(self, worker, hire, lost, story):
+        other = await hire(instance="gamma")
+        await other.finish(await other.claim_one(), "interrupted", "stopped")
+        assert tuple(await worker.finish(lost))[:2] == ("late", "queued")
+        assert (await story(lost["job_id"]))[-2:] == ["interrupted", "late_outcome"]
+
     async def test_a_cancelled_job_stays_cancelled(self, sql, worker, lost, look):
         await sql.execute("select leasehold.cancel($1)", lost["job_id"])
         assert tuple(await worker.finish(lost)) == ("late", "cancelled", None)

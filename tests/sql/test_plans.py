@@ -134,7 +134,8 @@ async def test_reaping_reads_only_the_runs_of_the_lost(backlog, hire, touches):
     assert read["jobs"][1] < 1000, read
 
 
-async def test_a_page_of_changes_reads_a_page(backlog, touches):
+async def test_a_page_of_changes_reads_a_page(backlog, touches, eventually):
+    await eventually(backlog, "select count(*) from leasehold.changes(null, 100)", expected=100)
     rows, read = await touches("select * from leasehold.changes(null, 100)")
     assert len(rows) == 100
     assert read["events"][0] == 0 and read["events"][1] <= 150, read

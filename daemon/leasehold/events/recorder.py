@@ -46,6 +46,7 @@ class Recorder:
         self._adapter = adapter
         self._shipper = shipper
         self._lines = LineReader()
+        self._sent = False
         self._out = OutputStream(run, "stdout", run.stdout_shipped)
         self._err = OutputStream(run, "stderr", run.stderr_shipped)
         self._tails = Tail(directory / "stdout"), Tail(directory / "stderr")
@@ -71,7 +72,8 @@ class Recorder:
         while await self.pump():
             pass
         await self._receive(self._lines.end())
-        await self._shipper.shipped()
+        if self._sent:
+            await self._shipper.shipped()
         return {"stdout": self._out.summary, "stderr": self._err.summary}
 
     async def _receive(self, pieces: Iterable[Line | Plain]) -> None:
@@ -91,6 +93,7 @@ class Recorder:
 
     async def _ship(self, row: OutputRow | EventRow | None) -> None:
         if row is not None:
+            self._sent = True
             await self._shipper.ship(row)
 
 

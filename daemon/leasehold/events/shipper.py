@@ -55,7 +55,8 @@ class Shipper:
     async def ship_until_closed(self) -> None:
         """The loop: first row, a breath, whatever else is there, two statements."""
         async for first in self._outlet:
-            await sleep(LINGER)
+            if not isinstance(first, Mark):  # somebody waits for a mark: what is queued behind it can follow
+                await sleep(LINGER)
             items = [first, *self._at_hand(_weight(first))]
             # output first: an event never refers to bytes that a reader cannot see yet
             await self._send([item for item in items if isinstance(item, OutputRow)], self._db.append_output)

@@ -104,14 +104,29 @@ class House:
     def tick(self) -> None:
         """Reap, look, act, settle. Cheap when nothing is due."""
         now = boottime()
-        leaders = {run.pid for run in self.live if run.pid is not None}
-        self._reap_orphans({pid for pid in leaders if pid is not None})
+        leaders = {run.pid for run in self.live if run.pid is not None and run.leading}
+        self._reap_orphans({run.pid for run in self.live if run.pid is not None})
         ended = [run for run in self.live if run.leader_ended()]
+        if ended and not self._left_over(leaders):
+            ended = [run for run in ended if not self._settle_clean(run)]
         due = [run for run in self.live if run in ended or run.next_at(now) <= now]
         if due or now >= self._next_look:
             self._act(due, now)
         for run_id in list(self._unwritten):
             self._write(self.runs[run_id])
+
+    def _left_over(self, leaders: set[int]) -> bool:
+        """Do we have children that lead no run? All that a dead leader leaves behind is given to us by the kernel."""
+        return any(one.pid not in self._helpers for one in strangers(leaders))
+
+    def _settle_clean(self, run: Run) -> bool:
+        """The usual end: nothing was left behind, so there is nothing to look for."""
+        if not run.gone([]):
+            return False
+        record = run.record(self.keeper_id, self.rung)
+        run.close()
+        self.settle(run, record)
+        return True
 
     def _act(self, due: list[Run], now: float) -> None:
         members = self.members()
@@ -121,10 +136,8 @@ class House:
         if any(run.leader_ended() for run in due):  # look again: the kill has just changed the picture
             members = self.members()
         for run in due:
-            if run.gone(members.get(run.run_id, [])):
-                record = run.record(self.keeper_id, self.rung)
-                run.close()
-                self.settle(run, record)
+            if not members.get(run.run_id):
+                self._settle_clean(run)
 
     def members(self) -> dict[int, list[Process]]:
         """Who belongs to which live run now."""

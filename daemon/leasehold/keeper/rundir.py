@@ -52,15 +52,16 @@ class RunDirectory:
         return reader, os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
     def mark_started(self, facts: dict[str, object]) -> None:
-        """The marker that this run id is used up; on the disk before the agent exists (rule 24)."""
+        """The marker that this run id is used up; on the disk before the agent exists (rule 24).
+
+        The file alone is synced: after a crash of the host no daemon asks for a run id of an earlier boot.
+        """
         fd = self._open("started", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             os.write(fd, json.dumps(facts).encode() + b"\n")
             os.fsync(fd)
         finally:
             os.close(fd)
-        self._sync(self.path)
-        self._sync(self.runs)
 
     def mark_process(self, facts: dict[str, object]) -> None:
         """Add the process to the marker. Only of use while this boot lasts, so it is not synced."""
