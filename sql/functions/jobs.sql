@@ -182,13 +182,17 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  insert into heads (job_id, seq)
-  select id, 1 from fresh;
-
-  insert into events (job_id, seq, tenant, at, kind)
-  select id, 1, tenant, created_at, status from fresh;
-
+  with headed as (
+    insert into heads (job_id, seq)
+    select id, 1
+      from fresh
+  ), told as (
+    insert into events (job_id, seq, tenant, at, kind)
+    select id, 1, tenant, created_at, status
+      from fresh
+  )
   insert into arrivals (lane, queue, tenant, agent, key)
-  select distinct lane, queue, tenant, agent, case when status = 'deferred' then concurrency_key end from fresh;
+  select distinct lane, queue, tenant, agent, case when status = 'deferred' then concurrency_key end
+    from fresh;
   return null;
 end $$;
