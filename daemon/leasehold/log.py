@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from math import isfinite
 from typing import Any
 
 import structlog
@@ -96,7 +97,7 @@ def _redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Mu
 
 
 def _without_password(value: Any) -> Any:
-    if isinstance(value, bool | int | float | None):
+    if isinstance(value, bool | int | None) or (isinstance(value, float) and isfinite(value)):
         return value
     if isinstance(value, Mapping):
         return {str(name): _without_password(item) for name, item in value.items()}
@@ -108,7 +109,8 @@ def _without_password(value: Any) -> Any:
 
 def _as_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
     first = {name: line.pop(name) for name in ("ts", "level", "event") if name in line}
-    return json.dumps({**first, **line}, default=str, ensure_ascii=False)
+    text = json.dumps({**first, **line}, default=str, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate: JSON's own escape, and printable
 
 
 class _Pretty:
@@ -137,4 +139,7 @@ def render(line: Mapping[str, Any], *, colours: bool) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text else text
+    if text.isprintable() and " " not in text:
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else "\ufffd" for char in quoted)  # an agent's words drive no terminal

@@ -4,6 +4,9 @@ import os
 import socket
 from contextlib import suppress
 
+PATIENCE = 0.2
+"""Seconds that a systemd which does not read may hold us up; the loops that renew leases wait for this call."""
+
 
 def ready(sentence: str) -> None:
     """Start-up is complete."""
@@ -32,5 +35,6 @@ def _send(message: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.settimeout(PATIENCE)
         notify.connect(address)
         notify.sendall(message.encode())

@@ -168,8 +168,21 @@ begin
   if job.concurrency_key is not null then
     perform promote_next(job.tenant, job.concurrency_key);
   end if;
-  perform ring();                                                     -- room was made, maybe for another worker
+  if is_limited(job) then                                             -- room was made, maybe for another worker
+    perform ring();
+  end if;
   return next_.ends_as;
+end $$;
+
+-- Does the end of this job make room for jobs of others? Without a limit the free slot is the worker's own business.
+create or replace function leasehold.is_limited(job leasehold.jobs) returns boolean
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return exists (select from agents a where a.name = job.agent and a.max_running is not null)
+      or exists (select from tenants t where t.name = job.tenant and t.max_running is not null)
+      or exists (select from queues q where q.name = job.queue and q.max_running is not null);
 end $$;
 
 -- Doubling, capped, then spread by a tenth either way, the same for the same run.

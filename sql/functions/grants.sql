@@ -1,7 +1,9 @@
 -- Who may do what. Applied last, whenever anything was applied: new functions and columns are closed until they are named here.
 
-revoke all on all tables in schema leasehold from public;
-revoke all on all functions in schema leasehold from public;
+revoke all on all tables in schema leasehold
+  from public, leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+revoke all on all functions in schema leasehold
+  from public, leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
 grant usage on schema leasehold to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
 
 -- everybody reads what happened; row-level security keeps tenants apart

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from asyncpg import PostgresError
+from sql.people import Clock
 
 
 async def claimed(worker, job, count=1, **columns):
@@ -178,6 +179,28 @@ async def test_an_open_transaction_on_a_job_does_not_stop_the_reaper(sql, worker
         await sql.execute("set statement_timeout = '2s'")
         assert [row["run_id"] for row in await reaper.reap()] == [free["run_id"]]
     assert [row["run_id"] for row in await reaper.reap({})] == [held["run_id"]]
+
+
+@pytest.mark.parametrize("by", ["reap", "adopt"])
+async def test_a_run_that_its_worker_finishes_in_the_last_moment_keeps_its_verdict(
+    sql, worker, hire, job, clock, connect, look, eventually, by
+):
+    held, finished = await claimed(worker, job, 2)
+    await clock.forward(seconds=121)
+    user, taker = await connect(), await connect()
+    await Clock(taker).set(clock.now)
+    successor = await hire(taker, instance="beta" if by == "reap" else "alpha")
+    async with user.transaction():  # the taker has listed both runs, and waits for the first
+        await user.execute("select from leasehold.heads where job_id = $1 for update", held["job_id"])
+        taking = asyncio.create_task(successor.reap() if by == "reap" else successor.adopt())
+        await eventually(
+            sql,
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+            expected=1,
+        )
+        await worker.finish(finished)
+    assert len(await taking) == 1
+    assert [(await look(run["job_id"]))["status"] for run in (held, finished)] == ["queued", "succeeded"]
 
 
 async def test_a_reaper_without_a_lease_reaps_nothing(worker, hire, clock, refused):

@@ -124,6 +124,26 @@ async def test_a_client_that_forces_constraints_early_only_costs_a_poll(sql, fix
     assert await sleeper.look() == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "rings"),
+    [
+        (None, 0),
+        ("update leasehold.agents set max_running = 9", 1),
+        ("insert into leasehold.tenants (name, max_running) values ('default', 9)", 1),
+        ("insert into leasehold.queues (name, max_running) values ('default', 9)", 1),
+    ],
+)
+async def test_the_end_of_a_run_rings_only_if_it_makes_room_for_others(sql, worker, job, sleeper, limit, rings):
+    """Two thousand short jobs on two daemons must not be two thousand notices."""
+    if limit:
+        await sql.execute(limit)
+    await job()
+    run = await worker.claim_one()
+    await sleeper.look()
+    await worker.finish(run)
+    assert await sleeper.notices() == rings
+
+
 @pytest.mark.parametrize("what", ["cancel", "retry", "resume_agent", "enqueue"])
 async def test_a_call_in_an_open_transaction_does_not_swallow_the_rings_of_others(
     sql, fixer, job, sleeper, connect, what

@@ -24,9 +24,15 @@ def said_in_source():
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS):
                 continue
             if ast.unparse(node.func.value) in ("log", "structlog.get_logger()", "self._log"):
-                first = node.args[0] if node.args else None
-                name = first.value if isinstance(first, ast.Constant) else None
-                yield name, f"{path.relative_to(SOURCE)}:{node.lineno}"
+                where = f"{path.relative_to(SOURCE)}:{node.lineno}"
+                yield from ((name, where) for name in names(node.args[0]))
+
+
+def names(first):
+    """A name, or one of two: anything else is no name and shows up as None."""
+    if isinstance(first, ast.IfExp):
+        return names(first.body) + names(first.orelse)
+    return [first.value if isinstance(first, ast.Constant) else None]
 
 
 def test_every_line_has_a_name_of_the_closed_list():
@@ -45,9 +51,8 @@ def test_every_name_is_explained_in_a_sentence():
 
 @pytest.fixture
 def lines(capsys):
-    """What was printed since, as JSON objects."""
-    configure("json", "info")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    """What was printed since, as JSON objects. The test itself configures: its stdout is another than the fixture's."""
+    yield lambda: [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
     structlog.contextvars.clear_contextvars()
     structlog.reset_defaults()
     logging.basicConfig(handlers=[], force=True)
@@ -59,6 +64,7 @@ def log():
 
 
 def test_a_line_is_one_json_object_that_begins_with_when_and_what(lines, log):
+    configure("json", "info")
     log.info("run_claimed", job_id=42, run_id=7, note="two\nlines", what="Grüße \U0001f600")
     (line,) = lines()
     assert list(line)[:3] == ["ts", "level", "event"]
@@ -67,17 +73,20 @@ def test_a_line_is_one_json_object_that_begins_with_when_and_what(lines, log):
 
 
 def test_whatever_is_said_stays_one_line_of_json(lines, log):
+    configure("json", "info")
     for odd in ("\x00\x1b[31m", "\ud800", b"\xff\xfe", {1: {2}}, float("nan"), Path("/x"), ValueError("x"), object()):
         log.info("run_claimed", odd=odd)
     assert len(lines()) == 8
 
 
 def test_less_important_lines_are_left_out(lines, log):
+    configure("json", "info")
     log.debug("claim_decided")
     assert lines() == []
 
 
 def test_a_run_is_named_in_every_line_within_its_context(lines, log):
+    configure("json", "info")
     with structlog.contextvars.bound_contextvars(job_id=1, run_id=2, attempt=3, agent="a", tenant="t", worker=4):
         log.info("run_spawned")
     log.info("daemon_ready")
@@ -95,11 +104,13 @@ def test_a_run_is_named_in_every_line_within_its_context(lines, log):
     ],
 )  # fmt: skip
 def test_a_password_does_not_reach_the_log_in_whatever_it_comes(lines, log, capsys, value):
+    configure("json", "info")
     log.warning("database_away", error=value)
     assert "s3cret" not in capsys.readouterr().out
 
 
 def test_a_password_in_a_traceback_does_not_reach_the_log(lines, log, capsys):
+    configure("json", "info")
     try:
         raise ConnectionError("cannot reach postgresql://u:s3cret@h/d")
     except ConnectionError:
@@ -109,6 +120,7 @@ def test_a_password_in_a_traceback_does_not_reach_the_log(lines, log, capsys):
 
 
 def test_libraries_speak_in_the_same_form(lines):
+    configure("json", "info")
     logging.getLogger("some.library").warning("odd: %s", "postgresql://u:s3cret@h/d")
     logging.getLogger("some.library").info("chatter")
     (line,) = lines()

@@ -4,6 +4,7 @@ The server is the host's, else the one in the `embedded` extra's wheel: its prog
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,8 @@ OLDEST = 15
 """The first major version with everything we use (unlogged sequences)."""
 SOCKET_PATH = 90
 """Bytes of a directory name that leave room for a socket's."""
+PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
+"""A path that means itself in a DSN and in `unix_socket_directories`."""
 STEP_DOWN = ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 """PostgreSQL refuses to be root; inside this user namespace it is not, and files stay ours."""
 
@@ -80,7 +83,8 @@ async def _major(directory: Path) -> int:
     except OSError:
         return 0
     words = said.stdout.decode().split()
-    return int(words[2].split(".")[0].split("devel")[0]) if said.returncode == 0 and len(words) > 2 else 0
+    major = re.match(r"\d+", words[2]) if said.returncode == 0 and len(words) > 2 else None
+    return int(major[0]) if major else 0
 
 
 def _step_down() -> tuple[str, ...]:
@@ -105,9 +109,9 @@ async def _initialise(programs: Path, data_dir: Path) -> None:
 
 @contextmanager
 def _socket_directory(data_dir: Path) -> Iterator[Path]:
-    """Private, beside the data; in the temporary directory when that path is too long for a socket."""
+    """Private, beside the data; in the temporary directory when that path is too long or too odd for a socket's DSN."""
     beside = data_dir.parent / "sockets"
-    if len(str(beside)) <= SOCKET_PATH:
+    if len(str(beside)) <= SOCKET_PATH and PLAIN.fullmatch(str(beside)):
         beside.mkdir(mode=0o700, exist_ok=True)
         yield beside
         return

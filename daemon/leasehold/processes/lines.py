@@ -46,7 +46,7 @@ class LineReader:
             head, newline, tail = rest.partition(b"\n")
             piece = head + newline
             if self._plain or not _may_be_object(head):
-                if not newline and not self._plain and not head.strip(BLANK):
+                if not newline and not self._plain and len(piece) <= LINE_LIMIT and not head.strip(BLANK):
                     self._held = piece
                     return
                 yield Plain(piece)
