@@ -64,6 +64,8 @@ class KeeperAway(LeaseholdError):
 class KeeperSuperseded(LeaseholdError):
     """Another daemon has taken over the keeper: this one must leave."""
 
+    hint = "Two daemons with one state directory? Only the newer one may go on."
+
 
 class KeeperMismatch(LeaseholdError):
     """The keeper lives in another world: its boot id, clock or protocol differs from ours."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from math import isfinite
@@ -40,6 +41,7 @@ EVENTS: dict[str, str] = {
     "database_away": "Postgres does not answer; said once until it does.",
     "database_back": "Postgres answers again, and after how long.",
     "keeper_ready": "The keeper answers: its version and the containment in force.",
+    "keeper_awaited": "No keeper answers yet; said once while the daemon starts.",
     "keeper_started": "No keeper answered, so one was started.",
     "keeper_lost": "The keeper does not answer; nothing is claimed until it does.",
     "keeper_back": "The keeper answers again.",
@@ -56,6 +58,7 @@ EVENTS: dict[str, str] = {
 }
 """The closed list of event names. Every line has `ts`, `level`, `event`; every line about a run has its identity too."""
 
+PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 GLYPHS = {"debug": "·", "info": "•", "warning": "▲", "error": "✖", "critical": "✖"}
 COLOURS = {"debug": "2", "info": "36", "warning": "33", "error": "31;1", "critical": "31;1"}
 IDENTITY = ("job_id", "run_id", "attempt", "agent")
@@ -109,8 +112,13 @@ def _without_password(value: Any) -> Any:
 
 def _as_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
     first = {name: line.pop(name) for name in ("ts", "level", "event") if name in line}
-    text = json.dumps({**first, **line}, default=str, ensure_ascii=False)
+    text = _priority(str(first.get("level"))) + json.dumps({**first, **line}, default=str, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate: JSON's own escape, and printable
+
+
+def _priority(level: str) -> str:
+    """What `journalctl -p` goes by; the journal takes it off again. Only when stdout is the journal."""
+    return PRIORITIES.get(level, "") if "JOURNAL_STREAM" in os.environ else ""
 
 
 class _Pretty:

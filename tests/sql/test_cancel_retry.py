@@ -141,6 +141,9 @@ async def test_a_cancel_under_an_old_snapshot_does_not_strand_the_key(sql, worke
     await old.start()
     await other.execute("select 1 from leasehold.jobs")
     second = await job(concurrency_key="k")
+    await sql.execute("select leasehold.pause_agent('fixer')")
+    assert await worker.claim() == []  # has heard of the second, and found the key taken
+    await sql.execute("select leasehold.resume_agent('fixer')")
     await other.execute("select leasehold.cancel($1)", first)
     await old.commit()
     assert [r["job_id"] for r in await worker.claim() or await worker.claim()] == [second]

@@ -57,7 +57,7 @@ class Caller:
                 return message
 
     def hello(self, **words):
-        return self.ask("hello", protocol=1, instance="test", **words)
+        return self.ask("hello", protocol=1, instance="test", daemon=id(self), **words)
 
     def spawn(self, run_id, *argv, deadline=60.0, grace=0.5, **words):
         spec = {"token": f"token-{run_id}", "env": {}, "cwd": None, "stdin": None, "limits": {}, **words}

@@ -71,7 +71,7 @@ def test_the_daemon_is_supervised_and_stays_down_when_a_restart_cannot_help():
     assert unit["Type"] == "notify"
     assert unit["WatchdogSec"] == "90s"
     assert unit["Restart"] == "on-failure"
-    assert set(unit["RestartPreventExitStatus"].split()) == {"57", "78"}
+    assert set(unit["RestartPreventExitStatus"].split()) == {"57", "69", "78"}
     assert unit["LoadCredential"] == "database_url:/etc/leasehold/database_url"
 
 

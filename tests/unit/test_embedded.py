@@ -31,7 +31,7 @@ asyncio.run(own())
 
 
 def owner(data, **given):
-    env = {**os.environ, "PYTHONPATH": str(Path(leasehold.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(OWNER), str(data)], stdout=subprocess.PIPE, text=True, env=env, **given
     )

@@ -8,15 +8,15 @@ import typer
 from leasehold import __version__
 from leasehold.cli import daemon, doctor, jobs, tail
 from leasehold.cli.console import complain
-from leasehold.errors import BadSettings, LeaseholdError, SchemaNewer, SchemaOutdated
+from leasehold.errors import BadSettings, KeeperSuperseded, LeaseholdError, SchemaNewer, SchemaOutdated
 
-FAILED, USAGE, NEWER, CONFIGURATION = 1, 2, 57, 78
-"""Exit codes: the command failed; wrong usage; the schema is newer or breaking; the configuration is wrong."""
+FAILED, USAGE, NEWER, SUPERSEDED, CONFIGURATION = 1, 2, 57, 69, 78
+"""Exit codes: the command failed; wrong usage; the schema is newer or breaking; another daemon took over; configuration."""
 
 app = typer.Typer(
     name="leasehold",
     help="Run AI agents as leased subprocesses, with PostgreSQL as the only API.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 57 the schema is newer than this program, 78 configuration.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 57 the schema is newer than this program, 69 superseded by another daemon, 78 configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -66,4 +66,6 @@ def _explain(group: BaseExceptionGroup[BaseException]) -> int:
 def _code(error: LeaseholdError) -> int:
     if isinstance(error, SchemaNewer):
         return NEWER
+    if isinstance(error, KeeperSuperseded):
+        return SUPERSEDED
     return CONFIGURATION if isinstance(error, BadSettings | SchemaOutdated) else FAILED

@@ -73,15 +73,15 @@ async def _serve_embedded(settings: Settings) -> None:
 def keeper(
     state_dir: StateDir = None,
     socket: Annotated[Path | None, typer.Option(help="Where to listen; by default in the state directory.")] = None,
-    allow_gid: Annotated[list[int] | None, typer.Option(help="Members of this group may connect too.")] = None,
+    allow_group: Annotated[list[str] | None, typer.Option(help="Members of this group may connect too.")] = None,
 ) -> None:
     """Own the agents' processes, in the foreground. Outlives daemons; kills what has no lease."""
     settings = load_settings(
         database_url="postgresql://not-used", **({"state_dir": state_dir.absolute()} if state_dir else {})
     )
     arguments = ["--state-dir", str(settings.state_dir), "--socket", str(socket or settings.socket)]
-    for gid in allow_gid or ():
-        arguments += ["--allow-gid", str(gid)]
+    for name in allow_group or ():
+        arguments += ["--allow-group", name]
     # a process of its own: the keeper must stay small, and this one has imported the whole daemon
     os.execv(sys.executable, [sys.executable, "-m", "leasehold.keeper", *arguments])  # noqa: S606
 

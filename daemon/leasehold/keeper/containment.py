@@ -1,6 +1,7 @@
 """A cgroup v2 group per run, where the host lets us make one. If it fails, the sweep by /proc is all there is."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from leasehold.keeper.log import log
@@ -104,6 +105,8 @@ class Groups:
         """A fresh group for a run. Raises OSError."""
         group = Group(self._root / f"run-{run_id}")
         group.path.mkdir(exist_ok=True)
+        with suppress(OSError):  # a daemon of our group may end it, should we hang (rule 15)
+            (group.path / "cgroup.kill").chmod(0o220)
         return group
 
     def leftovers(self) -> list[Group]:

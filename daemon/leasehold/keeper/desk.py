@@ -30,6 +30,9 @@ class Desk:
         self.house = house
         self.life = os.urandom(8).hex()
         self.epoch = 0
+        self._holder: object = (
+            None  # who opened the epoch: a daemon whose late hello opened it does not supersede itself
+        )
         self._version = version
         self._operations: dict[str, Callable[[Request], Answer]] = {
             "spawn": self._spawn, "extend": self._extend, "stop": self._stop, "close_stdin": self._close_stdin,
@@ -79,9 +82,11 @@ class Desk:
         if request.get("protocol") != PROTOCOL:
             raise RefusedError("protocol", f"this keeper speaks protocol {PROTOCOL}, not {request.get('protocol')!r}")
         epoch = request.get("epoch")
-        if request.get("life") == self.life and isinstance(epoch, int) and epoch < self.epoch:
+        older = request.get("life") == self.life and isinstance(epoch, int) and epoch < self.epoch
+        if older and request.get("daemon") != self._holder:
             raise RefusedError("superseded", "another daemon has said hello since")  # rule 6
         supersede(client)
+        self._holder = request.get("daemon")
         self.epoch += 1
         client.epoch = self.epoch
         log("hello", epoch=self.epoch, instance=request.get("instance"))

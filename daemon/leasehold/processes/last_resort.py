@@ -20,7 +20,15 @@ def kill_tree(run_id: int, keeper_id: str, pid: int | None, start_time: int | No
         victims |= {pid, *_descendants(pid)}
     for victim in victims:
         _kill(victim)
-    return not victims
+    return not victims and not (cgroup and _populated(cgroup))
+
+
+def _populated(cgroup: str) -> bool:
+    """Is anybody in the group? A group that is gone is empty."""
+    try:
+        return "populated 1" in Path(cgroup, "cgroup.events").read_text()
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:

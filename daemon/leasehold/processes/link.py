@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from anyio import Event, move_on_after, sleep, to_thread
 
+from leasehold import sdnotify
 from leasehold.errors import KeeperAway, KeeperMismatch, KeeperRefused, KeeperSuperseded
 from leasehold.loops import background
 from leasehold.models import boottime
@@ -41,9 +43,11 @@ class Link:
         self._socket = socket
         self._instance = instance
         self._start_if_missing = start_if_missing
+        self._me = uuid4().hex
         self._life: str | None = None
         self._epoch: int | None = None
         self._superseded = False
+        self._awaited = False
         self._keeper: Keeper | None = None
         self._launched_at = float("-inf")
         self.ready = Event()
@@ -78,8 +82,12 @@ class Link:
             await self._meanwhile(PAUSES[min(failures, len(PAUSES)) - 1])
 
     def _lost(self, lost_at: float | None, error: KeeperAway) -> float | None:
-        if self._keeper is None:
-            return None  # it has not come up yet
+        if self._keeper is None:  # it has not come up yet
+            sdnotify.status("waiting for the keeper")
+            if not self._awaited and not self._start_if_missing:
+                log.warning("keeper_awaited", error=str(error), socket=str(self._socket))
+            self._awaited = True
+            return None
         self.keeper.connected = False
         if lost_at is None:
             log.warning("keeper_lost", error=str(error), decided="claim nothing, kill overdue trees ourselves")
@@ -115,7 +123,12 @@ class Link:
             sent = boottime()
             try:
                 said = await wire.ask(
-                    "hello", protocol=PROTOCOL, instance=self._instance, life=self._life, epoch=self._epoch
+                    "hello",
+                    protocol=PROTOCOL,
+                    instance=self._instance,
+                    daemon=self._me,
+                    life=self._life,
+                    epoch=self._epoch,
                 )
             except KeeperRefused as error:
                 self._superseded = error.code == "superseded"
