@@ -63,6 +63,7 @@ async def serve(settings: Settings) -> None:
         await lives.begin()
         await listener.ready.wait()
         services.start_soon(leases.keep_forever, controls, lives.take_up, lives.begin_again)
+        services.start_soon(leases.extend_forever)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
         services.start_soon(every, settings.poll.total_seconds(), lambda: require_schema(dsn), GONE)
         sdnotify.ready(f"{len(roster.held)} running, {roster.free} free")

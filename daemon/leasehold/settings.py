@@ -139,6 +139,10 @@ class Settings(BaseSettings):
             raise ValueError("lease must be longer than margin + 2 x renewal: one late renewal would kill every agent")
         if self.grace >= self.margin:
             raise ValueError("grace must be shorter than margin: agents must be dead before the lease ends")
+        if self.grace + self.renewal >= self.lease - self.margin:
+            raise ValueError(
+                "grace + renewal must be shorter than lease - margin: agents would be stopped between renewals"
+            )
         if not self.state_dir.is_absolute():
             raise ValueError(f"state_dir must be absolute, not {str(self.state_dir)!r}")
         watchdog = timedelta(microseconds=int(os.environ.get("WATCHDOG_USEC") or 0))

@@ -97,3 +97,34 @@ async def test_a_database_that_is_away_while_agents_end_costs_nothing(host, sql,
         await admin.execute(f"alter database {name} with allow_connections true")
         await admin.close()
         await settled(sql, eventually, 8)
+
+
+async def test_a_keeper_that_hangs_does_not_keep_agents_alive_past_their_deadline(
+    host, sql, agent, insert, ends, eventually, tmp_path
+):
+    starts = tmp_path / "starts"
+    await agent(
+        "long",
+        f"echo $$ >>{starts}; setsid sleep 300 & echo $! >>{starts}; test $(wc -l <{starts}) -gt 2 || wait; kill $!",
+    )
+    async with host.daemon(lease="7s", renewal="1s", margin="3s", grace="1.5s"):
+        job = await insert("long")
+        await eventually(sql, "select status from leasehold.runs where job_id = $1", job, expected="running")
+        while not starts.exists() or len(starts.read_text().split()) < 2:
+            await asyncio.sleep(0.02)
+        first = [int(pid) for pid in starts.read_text().split()]
+        (keeper,) = host.keeper_pids()
+        os.kill(keeper, signal.SIGSTOP)
+        try:
+            await host.said("last_resort_kill", within=20)
+            while [pid for pid in first if alive(pid)]:
+                await asyncio.sleep(0.02)
+            assert (
+                await sql.fetchval("select count(*) from leasehold.runs where job_id = $1 and ended_at is null", job)
+                == 1
+            )
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+        await ends(job, "succeeded", within=40)
+    runs = await sql.fetch("select outcome, reason from leasehold.runs where job_id = $1 order by id", job)
+    assert [tuple(run) for run in runs] == [("interrupted", "lease_lost"), ("succeeded", "ok")]

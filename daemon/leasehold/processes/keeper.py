@@ -1,7 +1,7 @@
 """The daemon's side of the keeper: one connection, reopened when lost. While it is away nothing is spawned or claimed."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from anyio import Event
@@ -58,6 +58,7 @@ class Keeper:
         self.connected = False
         self._wire: Wire | None = None
         self._trees: dict[int, Tree] = {}
+        self._condemned: set[int] = set()
         self._exits: dict[int, Exit] = {}
         self._waiting: dict[int, Event] = {}
 
@@ -103,6 +104,7 @@ class Keeper:
         await self._ask("forget", run_id=run_id)
         self._exits.pop(run_id, None)
         self._waiting.pop(run_id, None)
+        self._condemned.discard(run_id)
 
     async def exited(self, run_id: int) -> Exit:
         """Wait until the run's tree is gone; survives a lost connection and a restarted keeper."""
@@ -124,6 +126,8 @@ class Keeper:
 
     def hear_exit(self, ending: Exit) -> None:
         """A tree is gone."""
+        if ending.run_id in self._condemned and ending.why == "exit":
+            ending = replace(ending, why="deadline")  # the keeper saw it die and cannot know that it was us
         self._exits[ending.run_id] = ending
         self._trees.pop(ending.run_id, None)
         self._waiting.pop(ending.run_id, Event()).set()
@@ -143,8 +147,15 @@ class Keeper:
         self.connected = True
 
     def overdue(self, now: float) -> list[KeptRun]:
-        """Trees that the keeper should be stopping by now, were it there."""
-        return [tree.run for tree in self._trees.values() if now >= tree.deadline - tree.grace]
+        """Trees that the keeper should have stopped by now, were it there and well."""
+        share = 0.5 if self.connected else 1.0  # a keeper that seems well gets half of the grace to show that it is
+        return [tree.run for tree in self._trees.values() if now >= tree.deadline - tree.grace * share]
+
+    def condemn(self, run: KeptRun) -> bool:
+        """We kill it ourselves; False: we have begun before."""
+        known = run.run_id in self._condemned
+        self._condemned.add(run.run_id)
+        return not known
 
     def killed(self, run: KeptRun, *, gone: bool) -> None:
         """We killed a tree ourselves; once nothing is left of it, it need not be killed again."""

@@ -31,6 +31,8 @@ PATIENCE = 15.0
 """Seconds at start for a keeper to answer."""
 LAUNCH = 3.0
 """Seconds a keeper that we started has to come up before another one is started."""
+GUARD = 0.25
+"""Seconds between two looks for trees that the keeper should have ended."""
 PROBE = 10.0
 """Seconds between two questions to a silent keeper: one that hangs must be noticed long before a deadline."""
 
@@ -94,21 +96,26 @@ class Link:
         return lost_at or boottime()
 
     async def _meanwhile(self, pause: float) -> None:
-        """While it is away: start another if that is our part, and kill what its deadline catches (rule 15)."""
-        if self._keeper is not None:
-            for run in self.keeper.overdue(boottime()):
-                log.error(
-                    "last_resort_kill", run_id=run.run_id, pid=run.pid, why="the keeper is away, its deadline is near"
-                )
-                gone = await to_thread.run_sync(
-                    kill_tree, run.run_id, self.keeper.identity, run.pid, run.start_time, run.cgroup
-                )
-                self.keeper.killed(run, gone=gone)
+        """While it is away: start another if that is our part."""
         due = boottime() - self._launched_at > LAUNCH  # the last one may still be coming up
         if self._start_if_missing and due and not await self._answers():
             self._launched_at = boottime()
             await launch_keeper(self._state_dir, self._socket)
         await sleep(pause)
+
+    async def stand_in(self) -> None:
+        """Kill what its deadline catches while the keeper is away or hangs (rule 15). Never waits for the keeper."""
+        while True:
+            await sleep(GUARD)
+            for run in self.keeper.overdue(boottime()) if self._keeper is not None else []:
+                if self.keeper.condemn(run):
+                    log.error(
+                        "last_resort_kill", run_id=run.run_id, pid=run.pid, why="no keeper, and its deadline is near"
+                    )
+                gone = await to_thread.run_sync(
+                    kill_tree, run.run_id, self.keeper.identity, run.pid, run.start_time, run.cgroup
+                )
+                self.keeper.killed(run, gone=gone)
 
     async def _answers(self) -> bool:
         try:
@@ -172,6 +179,7 @@ async def open_keeper(
     link = Link(state_dir, socket, instance, start_if_missing=start_if_missing)
     async with background() as group:
         group.start_soon(link.keep_forever, on_back)
+        group.start_soon(link.stand_in)
         with move_on_after(PATIENCE):
             await link.ready.wait()
         if not link.ready.is_set():

@@ -57,6 +57,7 @@ class Wire:
                 await self._send({"id": number, "op": op, **words})
                 await answered.wait()
         except (TimeoutError, *BROKEN) as error:
+            self.closed.set()  # it hangs, or is gone: whoever keeps the link must know at once
             raise KeeperAway(f"the keeper did not answer {op!r}") from error
         finally:
             self._waiting.pop(number, None)

@@ -11,7 +11,7 @@ from leasehold.db.away import AWAY
 from leasehold.db.calls import Database
 from leasehold.errors import WorkerClosed
 from leasehold.loops import jittered
-from leasehold.models import Claim
+from leasehold.models import Claim, boottime
 from leasehold.processes.keeper import Keeper
 from leasehold.runs.lease import Lease
 from leasehold.runs.pulse import Pulse
@@ -52,6 +52,7 @@ class Claimer:
         self, settings: Settings, db: Database, lease: Lease, roster: Roster, keeper: Keeper, pulse: Pulse, wake: Bell
     ) -> None:
         self._poll = settings.poll.total_seconds()
+        self._least = settings.grace.total_seconds() + (settings.lease - settings.margin).total_seconds() / 10
         self._db = db
         self._lease = lease
         self._roster = roster
@@ -78,6 +79,8 @@ class Claimer:
     async def _look(self, start: Start) -> float:
         if not self._roster.free or not self._keeper.connected:
             return jittered(self._poll)
+        if self._lease.proved - boottime() < self._least:  # what we started now would be stopped at once
+            return jittered(0.5)
         if await self._claim(start):
             return self._poll
         await sleep(max(0.0, self._idle.armed_at + COOL_DOWN - current_time()))

@@ -69,6 +69,7 @@ class LeaseKeeper:
         self._roster = roster
         self._keeper = keeper
         self._pulse = pulse
+        self._proved_more = Bell()
 
     async def keep_forever(self, controls: Bell, take_up: TakeUp, begin_again: BeginAgain) -> None:
         """Renew every `renewal`, and at once when a control is pending."""
@@ -101,7 +102,10 @@ class LeaseKeeper:
         for what, run, _detail in answers:
             if run in named and what in STOPS:
                 self._stop(named[run], STOPS[what])
-        await self._extend({run: held for run, held in named.items() if run not in lost}, deadline)
+        for run, held in named.items():
+            if run not in lost:  # only runs whose renewal was answered by name move, and only they (rule 2)
+                held.deadline = max(held.deadline, deadline)
+        self._proved_more.ring()
         if not quiet or self._roster.claims_in_flight:
             return []
         here = self._roster.held
@@ -111,13 +115,19 @@ class LeaseKeeper:
         if held.stop(why) and why == "lost":
             log.warning("run_lost", run_id=held.key.id, job_id=held.job_id, attempt=held.attempt)
 
-    async def _extend(self, named: dict[int, Held], deadline: float) -> None:
-        """Only runs whose renewal was answered by name move, and only they (rule 2)."""
-        for held in named.values():
-            held.deadline = max(held.deadline, deadline)
-        if not named:
-            return
+    async def extend_forever(self) -> None:
+        """Tell the keeper what renewals have proved. A task of its own: a keeper that hangs must not stop the renewals."""
+        while True:
+            await self._proved_more.wait(at_most=self._settings.lease.total_seconds())
+            held = [each for each in self._roster.held.values() if each.deadline > each.told]
+            for deadline in {each.deadline for each in held}:
+                await self._extend([each for each in held if each.deadline == deadline], deadline)
+
+    async def _extend(self, runs: list[Held], deadline: float) -> None:
         try:
-            await self._keeper.extend(list(named), deadline)
+            await self._keeper.extend([held.key.id for held in runs], deadline)
         except (KeeperAway, KeeperRefused) as error:
-            log.warning("extend_failed", runs=len(named), error=str(error))
+            log.warning("extend_failed", runs=len(runs), error=str(error))
+            return
+        for held in runs:
+            held.told = max(held.told, deadline)

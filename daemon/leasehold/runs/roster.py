@@ -12,12 +12,13 @@ from leasehold.models import RunKey
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One place taken: a run from claim to settlement. `deadline` is CLOCK_BOOTTIME in seconds."""
+    """One place taken: a run from claim to settlement. `deadline` is what is proved (CLOCK_BOOTTIME), `told` what the keeper knows."""
 
     key: RunKey
     job_id: int
     attempt: int
     deadline: float
+    told: float = 0.0
     why: str | None = None
     stopping: Event = field(default_factory=Event)
 
