@@ -2,7 +2,6 @@
 
 import sys
 
-import click
 import typer
 
 from leasehold import __version__
@@ -34,20 +33,12 @@ def version() -> None:
 def main() -> None:
     """The `leasehold` command."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        code = leave.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = USAGE
-    except (KeyboardInterrupt, click.Abort):
-        code = 130
+        app()  # ends the process itself: 0, 2 for wrong usage, 130 for an interrupt
     except LeaseholdError as error:
         complain(error)
-        code = _code(error)
+        sys.exit(_code(error))
     except BaseExceptionGroup as group:
-        code = _explain(group)
-    sys.exit(code or 0)
+        sys.exit(_explain(group))
 
 
 def _explain(group: BaseExceptionGroup[BaseException]) -> int:

@@ -1,0 +1,115 @@
+"""The command line as a script sees it: output, exit codes, errors with a code and a hint."""
+
+import asyncio
+import json
+import os
+import sys
+
+import asyncpg
+import pytest
+
+
+@pytest.fixture
+def leasehold(dsn, tmp_path):
+    """Run `leasehold ...`; answers (exit code, stdout, stderr)."""
+
+    async def run(*words, **settings):
+        env = {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")}
+        env |= {"LEASEHOLD_DATABASE_URL": dsn, "LEASEHOLD_STATE_DIR": str(tmp_path)}
+        env |= {f"LEASEHOLD_{name.upper()}": value for name, value in settings.items()}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "leasehold", *words, env=env, stdout=-1, stderr=-1
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        return process.returncode, out.decode(), err.decode()
+
+    return run
+
+
+async def test_a_job_is_enqueued_shown_cancelled_and_retried(leasehold, sql, agent):
+    await agent("any", "true")
+    code, out, _ = await leasehold(
+        "enqueue", "any", "do it", "--payload", '{"n": 1}', "--idempotency-key", "k", "--json"
+    )
+    assert code == 0 and json.loads(out) == {"job_id": 1, "disposition": "accepted"}
+    assert (await leasehold("enqueue", "any", "do it", "--payload", '{"n": 1}', "--idempotency-key", "k"))[
+        1
+    ] == "job 1 existing\n"
+    assert await sql.fetchval("select payload ->> 'n' from leasehold.jobs") == "1"
+    assert "queued" in (await leasehold("status"))[1]
+    assert json.loads((await leasehold("status", "1", "--json"))[1])["job"]["status"] == "queued"
+    assert json.loads((await leasehold("cancel", "1", "--json"))[1]) == {"job_id": 1, "answer": "cancelled"}
+    assert (await leasehold("retry", "1"))[1] == "job 1 queued\n"
+    kinds = [json.loads(line)["kind"] for line in (await leasehold("tail", "1", "--json"))[1].splitlines()]
+    assert kinds == ["queued", "cancelled", "retried"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["enqueue", "nobody", "x"], "LH001"),
+        (["cancel", "42"], "LH023"),
+        (["retry", "42"], "LH023"),
+    ],
+)
+async def test_what_the_database_refuses_has_its_code_and_hint_and_exits_1(leasehold, words, expected):
+    code, out, err = await leasehold(*words)
+    assert code == 1 and out == ""
+    assert expected in err and "hint: " in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "expected"),
+    [
+        (["enqueue"], {}, 2),
+        (["status", "not-a-number"], {}, 2),
+        (["no-such-command"], {}, 2),
+        (["status", "42"], {}, 1),
+        (["status"], {"database_url": "postgresql://postgres@/nowhere?host=/no/such/directory"}, 1),
+        (["status"], {"no_such_setting": "1"}, 78),
+        (["daemon"], {"lease": "1s"}, 78),
+        (["daemon"], {"database_url": ""}, 78),
+    ],
+)
+async def test_exit_codes_are_what_the_readme_says(leasehold, words, settings, expected):
+    code, _, err = await leasehold(*words, **settings)
+    assert code == expected, err
+    assert err and "Traceback" not in err
+
+
+async def test_a_schema_that_is_missing_exits_78_and_a_breaking_newer_one_57(leasehold, empty_dsn, sql):
+    code, _, err = await leasehold("daemon", database_url=empty_dsn)
+    assert code == 78 and "leasehold migrate" in err
+    await sql.execute(
+        "insert into leasehold.migrations (name, checksum, breaking) values ('migrations/9999_later', 'x', true)"
+    )
+    code, _, err = await leasehold("daemon")
+    assert code == 57 and "9999_later" in err
+
+
+async def test_migrate_brings_an_empty_database_up_to_date_once(leasehold, empty_dsn):
+    code, out, _ = await leasehold("migrate", "--json", database_url=empty_dsn)
+    assert code == 0 and "migrations/0001_schema_clock_roles" in json.loads(out)["applied"]
+    assert (await leasehold("migrate", database_url=empty_dsn))[1] == "the schema is up to date\n"
+    connection = await asyncpg.connect(empty_dsn)
+    assert await connection.fetchval("select count(*) from leasehold.jobs") == 0
+    await connection.close()
+
+
+async def test_doctor_shows_settings_without_the_password(leasehold):
+    code, out, _ = await leasehold("doctor", "--json")
+    said = json.loads(out)
+    assert code == 0 and all(check["ok"] for check in said["checks"])
+    assert {check["check"] for check in said["checks"]} == {"database", "schema", "keeper"}
+    code, out, err = await leasehold("doctor", database_url="postgresql://u:s3cret@127.0.0.1:1/x")
+    assert code == 1 and "s3cret" not in out + err and "***" in out
+
+
+async def test_tail_follows_a_job_to_its_end_with_its_output(leasehold, host, agent, insert):
+    await agent("slow", """echo one; sleep 0.5; echo '{"type": "message", "text": "hello"}'; sleep 0.5; echo two >&2""")
+    async with host.daemon():
+        job = await insert("slow")
+        code, out, _ = await leasehold("tail", str(job), "--follow")
+    assert code == 0
+    words = ["queued", "started", "spawned", "one", "hello", "two", "succeeded"]
+    assert [out.index(word) for word in words] == sorted(out.index(word) for word in words)

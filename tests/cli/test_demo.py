@@ -1,0 +1,30 @@
+"""The demo, as a newcomer runs it."""
+
+import asyncio
+import os
+import sys
+
+from support.host import cmdline, pids
+
+
+async def test_the_demo_shows_everything_and_leaves_nothing_twice(tmp_path):
+    state, checkout = tmp_path / "state", tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "file").write_text("a line\n" * 3)
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "leasehold", "demo", "--state-dir", str(state), "--checkout", str(checkout),
+            stdout=-1, stderr=-1, env={name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")},
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(), 90)
+        assert process.returncode == 0, out.decode() + err.decode()
+        for words in (
+            b"INSERT INTO leasehold.jobs",
+            b"leasehold.cancel(",
+            b"run_settled",
+            b"third time lucky",
+            b"1 files, 3 lines",
+        ):
+            assert words in out
+        assert not [pid for pid in pids() if str(state).encode() in cmdline(pid)]
+    assert [path.name for path in checkout.iterdir()] == ["file"]
