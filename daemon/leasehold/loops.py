@@ -39,5 +39,9 @@ async def every(seconds: float, chore: Callable[[], Awaitable[object]], expected
         try:
             await chore()
         except expected as error:
-            log.warning("chore_failed", chore=getattr(chore, "__name__", str(chore)), error=str(error) or repr(error))
+            log.warning(
+                "chore_failed",
+                chore=getattr(getattr(chore, "func", chore), "__name__", "?"),
+                error=str(error) or repr(error),
+            )
         await sleep(jittered(seconds))

@@ -1,5 +1,7 @@
 """The whole daemon on one page. Nesting is the shutdown order: what is inside ends first."""
 
+from functools import partial
+
 import structlog
 from anyio import CancelScope, create_task_group
 
@@ -8,7 +10,7 @@ from leasehold.bell import Bell
 from leasehold.db.away import GONE
 from leasehold.db.calls import open_database
 from leasehold.db.listen import open_listener
-from leasehold.db.schema import require_schema, until_schema
+from leasehold.db.schema import still_our_schema, until_schema
 from leasehold.events.shipper import open_shipper
 from leasehold.loops import background, every
 from leasehold.processes.link import open_keeper
@@ -65,7 +67,7 @@ async def serve(settings: Settings) -> None:
         services.start_soon(leases.keep_forever, controls, lives.take_up, lives.begin_again)
         services.start_soon(leases.extend_forever)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
-        services.start_soon(every, settings.poll.total_seconds(), lambda: require_schema(dsn), GONE)
+        services.start_soon(every, settings.poll.total_seconds(), partial(still_our_schema, dsn), GONE)
         sdnotify.ready(f"{len(roster.held)} running, {roster.free} free")
         log.info("daemon_ready", worker=lease.worker.id, running=len(roster.held), free=roster.free, keeper=keeper.rung)
 

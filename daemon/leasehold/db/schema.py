@@ -3,7 +3,7 @@
 import structlog
 from anyio import sleep
 
-from leasehold.db.away import AWAY, Refusal, Weather
+from leasehold.db.away import AWAY, Refusal, Weather, words
 from leasehold.db.client import told
 from leasehold.db.connect import connect
 from leasehold.db.migrate import check_schema, migrate
@@ -33,6 +33,14 @@ async def require_schema(dsn: str) -> None:
             log.warning("schema_newer_tolerated", detail=warning)
     finally:
         connection.terminate()
+
+
+async def still_our_schema(dsn: str) -> None:
+    """Now and then: a breaking migration ends us; a database that will not talk to us just now does not."""
+    try:
+        await require_schema(dsn)
+    except Refusal as error:
+        raise ConnectionError(words(error)) from error
 
 
 async def bring_up_to_date(dsn: str) -> list[str]:
