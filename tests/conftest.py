@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -22,42 +23,38 @@ def database(server: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """DSN of a server for this session: LEASEHOLD_TEST_DSN, else an embedded one. Holds a migrated template."""
-    stop, started = asyncio.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
+    """DSN of a server for this session: LEASEHOLD_TEST_DSN, else an embedded one. Holds a migrated template.
+
+    It lives in a thread with a loop of its own, because every test has another loop.
+    """
+    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
     found = {}
 
     async def serve():
         async with server_for(tmp_path_factory.mktemp("pg")) as dsn:
             await make_template(dsn)
             found["dsn"] = dsn
-            yield_control.set()
+            ready.set()
             await stop.wait()
             await drop(dsn, TEMPLATE)
 
-    import threading
-
-    yield_control = threading.Event()
-    failure = []
-
-    def run():
-        asyncio.set_event_loop(loop)
+    def live():
         try:
             loop.run_until_complete(serve())
-        except BaseException as error:
-            failure.append(error)
-            yield_control.set()
+        except Exception as error:
+            found["error"] = error
+        finally:
+            ready.set()
+            loop.close()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=live)
     thread.start()
-    yield_control.wait()
-    if failure:
-        raise failure[0]
-    assert started is not None
+    ready.wait()
+    if "error" in found:
+        raise found["error"]
     yield found["dsn"]
     loop.call_soon_threadsafe(stop.set)
     thread.join()
-    loop.close()
 
 
 @asynccontextmanager

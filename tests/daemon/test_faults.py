@@ -131,12 +131,16 @@ async def test_a_keeper_that_hangs_does_not_keep_agents_alive_past_their_deadlin
     assert [tuple(run) for run in runs] == [("interrupted", "lease_lost"), ("succeeded", "ok")]
 
 
-async def test_a_breaking_migration_makes_a_running_daemon_leave_with_57_and_its_agents_live_on(host, sql, agent, insert, eventually):
+async def test_a_breaking_migration_makes_a_running_daemon_leave_with_57_and_its_agents_live_on(
+    host, sql, agent, insert, eventually
+):
     await agent("long", "sleep 300")
     async with host.daemon(poll="1s") as daemon:
         job = await insert("long")
         await eventually(sql, "select status from leasehold.runs where job_id = $1", job, expected="running")
         pid = json.loads(await sql.fetchval("select identity from leasehold.runs"))["pid"]
-        await sql.execute("insert into leasehold.migrations (name, checksum, breaking) values ('migrations/9999_later', 'x', true)")
+        await sql.execute(
+            "insert into leasehold.migrations (name, checksum, breaking) values ('migrations/9999_later', 'x', true)"
+        )
         assert await asyncio.wait_for(daemon.wait(), 30) == 57
         assert alive(pid)

@@ -21,7 +21,7 @@ def run(command=("agent",), prompt="do it", env=None, launcher=()):
 
 
 def argv(*command, **given):
-    return CommandAdapter().launch(run(command, **given), "/work/space").argv
+    return CommandAdapter().launch(run(command, **given), "/some/space").argv
 
 
 def say(adapter, **words):
@@ -32,7 +32,7 @@ def test_placeholders_are_filled_wherever_they_stand():
     assert argv("a", "{prompt}", "--in={workspace}/x", "{job_id}-{run_id}") == (
         "a",
         "do it",
-        "--in=/work/space/x",
+        "--in=/some/space/x",
         "42-7",
     )
 
@@ -48,7 +48,7 @@ def test_a_prompt_that_contains_placeholders_is_left_as_it_is():
 
 @given(st.lists(st.sampled_from(["{prompt}", "{workspace}", "{job_id}", "{run_id}", "x", "{", "}", " "]), max_size=8))
 def test_every_placeholder_is_filled_once_and_in_order(parts):
-    words = {"{prompt}": "{run_id}", "{workspace}": "/work/space", "{job_id}": "42", "{run_id}": "7"}
+    words = {"{prompt}": "{run_id}", "{workspace}": "/some/space", "{job_id}": "42", "{run_id}": "7"}
     assert argv("".join(parts), prompt="{run_id}") == ("".join(words.get(part, part) for part in parts),)
 
 
