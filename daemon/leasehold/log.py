@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from io import TextIOWrapper
 from math import isfinite
 from typing import Any
 
@@ -68,6 +70,10 @@ HIDDEN = frozenset({"ts", "level", "event", "tenant", "worker", *IDENTITY})
 def configure(form: str, level: str) -> None:
     """Set up all logging of this process: `form` is `json`, `pretty` or `auto` (pretty on a terminal)."""
     pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty())
+    if isinstance(
+        sys.stdout, TextIOWrapper
+    ):  # JSON is UTF-8 whatever the locale says; eyes get what their terminal can
+        sys.stdout.reconfigure(encoding=None if pretty else "utf-8", errors="replace")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -78,11 +84,30 @@ def configure(form: str, level: str) -> None:
             _Pretty(colours=sys.stdout.isatty()) if pretty else _as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=_Stdout,
         cache_logger_on_first_use=False,
     )
     logging.getLogger("asyncpg").setLevel(logging.ERROR)  # its pool tells of every retry; database_away says it once
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+
+
+class _Stdout:
+    """Where lines go. Nobody reads them, or the disk is full: the line is lost, the agents are no worse for it."""
+
+    def __init__(self, *_names: object) -> None:
+        self._stdout = sys.stdout
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stdout.write(line + "\n")
+            self._stdout.flush()
+        except BrokenPipeError:  # for good: without this, Python's last flush would turn our exit code into 120
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 a device, not a path
+                os.dup2(nowhere.fileno(), self._stdout.fileno())
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = critical = exception = msg
 
 
 class _Libraries(logging.Handler):

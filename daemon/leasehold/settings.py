@@ -27,22 +27,32 @@ UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 IN_URL = re.compile(r"(://[^:/@\s]*):(?:[^/?#\s]*@|[^@\s]*@)")
 IN_WORDS = re.compile(r"((?:^|[?&\s\"'])(?:\w*password|passfile)\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)
 """A password in `://user:password@host`, and in `password=...` of a query or of libpq's words."""
+_NO_DURATION = "this is no duration; write 90, 90s, 2m, 1h30m or PT2M"
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
 def _duration(value: Any) -> Any:
     """`90`, `90s`, `2m`, `1h30m`; everything else (ISO 8601) is left to pydantic."""
+    if isinstance(value, bool):
+        return str(value)  # pydantic would take it for a second
     if isinstance(value, int | float):
-        return timedelta(seconds=value)
+        return _seconds(value)
     if not isinstance(value, str):
         return value
     text = value.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return timedelta(seconds=float(text))
+        return _seconds(float(text))
     parts = DURATION.findall(text)
     if parts and not DURATION.sub("", text).strip():
-        return timedelta(seconds=sum(float(number) * UNITS[unit] for number, unit in parts))
+        return _seconds(sum(float(number) * UNITS[unit] for number, unit in parts))
     return value
+
+
+def _seconds(number: float) -> timedelta:
+    try:
+        return timedelta(seconds=number)
+    except OverflowError:
+        raise ValueError(_NO_DURATION) from None
 
 
 def _names(value: Any) -> Any:
@@ -211,6 +221,8 @@ def _explain(mistake: Any) -> str:
     if mistake["type"] == "extra_forbidden":
         near = get_close_matches(where, Settings.model_fields, 1)
         return f"there is no setting {where}" + (f"; did you mean {near[0]}?" if near else "")
+    if mistake["type"] == "time_delta_parsing":
+        return f"{where}: {_NO_DURATION}"
     message = str(mistake["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 

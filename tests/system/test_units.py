@@ -114,6 +114,12 @@ def test_both_units_mean_the_same_state_and_socket():
     assert f"--socket {daemon['LEASEHOLD_KEEPER_SOCKET']} " in keeper
 
 
+def test_the_keeper_imports_nothing_that_agents_can_write():
+    unit = dict(directives("leasehold-keeper.service"))
+    assert unit["ExecStart"].split()[1] == "-I"
+    assert unit["WorkingDirectory"].startswith("/var/lib/leasehold-agents"), "the agents' own home, hence -I"
+
+
 def test_agents_get_nothing_from_the_daemons_environment_file():
     assert not {"EnvironmentFile", "LoadCredential"} & dict(directives("leasehold-keeper.service")).keys()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import asyncpg
 import leasehold
 import pytest
-from leasehold.db import embedded
+from leasehold.db import embedded, standing
 from leasehold.db.embedded import find_programs, open_postgres
+from leasehold.db.standing import find_standing
 from leasehold.errors import NoPostgres, PostgresFailed
 
 OWNER = """
@@ -30,10 +31,20 @@ asyncio.run(own())
 """
 
 
-def owner(data, **given):
+FORBID = """
+from leasehold.db import standing
+standing.NAMESPACE = ("false",)
+"""
+NO_SETPRIV = """
+from leasehold.db import standing
+standing.shutil.which = lambda name: None
+"""
+
+
+def owner(data, script=OWNER, **given):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(OWNER), str(data)], stdout=subprocess.PIPE, text=True, env=env, **given
+        [sys.executable, "-c", textwrap.dedent(script), str(data)], stdout=subprocess.PIPE, text=True, env=env, **given
     )
 
 
@@ -100,6 +111,81 @@ async def test_an_owner_that_is_killed_leaves_no_server(tmp_path, how):
         process.stdout.close()
     async with open_postgres(data, durable=False) as dsn:
         assert await answer(dsn) == 42, "and the next one starts on the same data"
+
+
+async def test_a_second_owner_is_refused_and_the_first_is_not_disturbed(tmp_path):
+    async with open_postgres(tmp_path / "pg", durable=False) as dsn:
+        with pytest.raises(PostgresFailed, match="another process has its PostgreSQL server"):
+            async with open_postgres(tmp_path / "pg", durable=False):
+                pass
+        assert await answer(dsn) == 42
+
+
+async def test_a_server_that_outlived_its_owner_is_ended_before_ours_begins(tmp_path):
+    data = tmp_path / "pg"
+    async with open_postgres(data, durable=False):
+        (ours,) = servers(data)
+        words = Path(f"/proc/{ours}/cmdline").read_bytes().split(b"\0")[:-1]
+    stale = subprocess.Popen(
+        [*(await find_standing()).prefix, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not (data / "postmaster.pid").exists():
+            await asyncio.sleep(0.02)
+        async with open_postgres(data, durable=False) as dsn:
+            assert await asyncio.to_thread(stale.wait, 5) == 0, "asked to end, not killed"
+            assert await answer(dsn) == 42 and stale.pid not in servers(data)
+    finally:
+        stale.kill()
+        stale.wait()
+
+
+async def test_the_address_does_not_hang_on_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPORT", "6543")
+    async with open_postgres(tmp_path / "pg", durable=False) as dsn:
+        monkeypatch.delenv("PGPORT")
+        assert await answer(dsn) == 42
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+async def test_root_in_a_container_that_forbids_namespaces_has_a_server_too(tmp_path):
+    """Also on data that it made with namespaces, below a directory that only root may enter, and back again."""
+    data = tmp_path / "pg"
+    tmp_path.chmod(0o700)
+    async with open_postgres(data, durable=False) as dsn:
+        await answer(dsn, "create table kept as select 1")
+    process = owner(data, script=OWNER.replace("async def own", FORBID + "async def own"))
+    try:
+        dsn = (await asyncio.to_thread(process.stdout.readline)).strip()
+        assert await answer(dsn, "select count(*) from kept") == 1
+        assert Path(f"/proc/{servers(data)[0]}").stat().st_uid != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        await until_none(data)
+    async with open_postgres(data, durable=False) as dsn:
+        assert await answer(dsn, "select count(*) from kept") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+async def test_a_root_that_cannot_become_anybody_else_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(standing, "_ways_down", lambda: iter([standing.Standing(("false",), 1)]))
+    with pytest.raises(PostgresFailed, match="refuses to run as root") as error:
+        await find_standing()
+    assert "ordinary user" in error.value.hint
+
+
+async def test_a_machine_without_setpriv_leaves_no_server_either(tmp_path):
+    data = tmp_path / "pg"
+    process = owner(data, script=OWNER.replace("async def own", NO_SETPRIV + "async def own"))
+    try:
+        assert await answer((await asyncio.to_thread(process.stdout.readline)).strip()) == 42
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    await until_none(data)
 
 
 async def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path):

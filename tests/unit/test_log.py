@@ -3,6 +3,9 @@
 import ast
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import leasehold
@@ -154,6 +157,38 @@ def test_auto_is_json_when_nobody_looks(capsys):
     structlog.get_logger().info("daemon_ready")
     assert json.loads(capsys.readouterr().out)["event"] == "daemon_ready"
     structlog.reset_defaults()
+
+
+SPEAK = """
+import os, sys, structlog
+from leasehold.log import configure
+configure("json", "info")
+{before}
+structlog.get_logger().info("daemon_ready", note="ü")
+sys.stderr.write("alive")
+"""
+
+
+def speak(before="", **given):
+    """A process of its own that logs one line to a stdout of its own."""
+    words = [sys.executable, "-c", SPEAK.format(before=before)]
+    return subprocess.run(words, stderr=subprocess.PIPE, timeout=20, check=False, **given)
+
+
+def test_a_log_that_nobody_reads_any_more_hurts_nobody():
+    """`leasehold daemon | head`: the agents' leases do not hang on a pipe."""
+    said = speak("r, w = os.pipe(); os.dup2(w, 1); os.close(r); os.close(w)")
+    assert (said.returncode, said.stderr) == (0, b"alive")
+
+
+def test_a_log_on_a_full_disk_hurts_nobody():
+    with Path("/dev/full").open("wb") as full:
+        assert speak(stdout=full).stderr.startswith(b"alive")
+
+
+def test_a_line_is_utf8_whatever_the_locale_says():
+    said = speak(stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert json.loads(said.stdout)["note"] == "ü"
 
 
 def test_a_name_has_its_glyph_and_colour_at_every_level():

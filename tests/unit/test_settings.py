@@ -32,9 +32,31 @@ def test_a_duration_reads_as_people_write_it(text, seconds):
     assert load_settings(database_url=DSN, poll=text).poll == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5s", "0", "0s", "5 parsecs", "1h-30m", "nan", "inf"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "-5s",
+        "0",
+        "0s",
+        "5 parsecs",
+        "1h-30m",
+        "nan",
+        "inf",
+        "9" * 14,
+        "9" * 400,
+        "9" * 12 + "d",
+        True,
+        1e300,
+    ],
+)
 def test_a_duration_that_is_none_is_refused(text):
     assert refused(poll=text).startswith("poll: ")
+
+
+def test_a_duration_that_is_none_is_refused_in_words_that_help():
+    assert refused(poll="soon") == "poll: this is no duration; write 90, 90s, 2m, 1h30m or PT2M"
 
 
 @pytest.mark.parametrize(

