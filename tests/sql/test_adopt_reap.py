@@ -257,3 +257,23 @@ async def test_reapers_finishers_and_a_renewer_end_every_run_once(sql, fixer, hi
         == 0
     )
     await sane()
+
+
+@pytest.mark.parametrize("ended_by", ["crash_cap", "cancelled"])
+async def test_a_late_outcome_of_a_run_whose_loss_ended_its_job_leaves_a_retry_alone(
+    sql, fixer, clock, hire, job, look, sane, ended_by
+):
+    born = await job(max_losses=1)
+    worker, reaper = await hire(), await hire(instance="beta")
+    run = await worker.claim_one()
+    if ended_by == "cancelled":
+        await sql.execute("select leasehold.cancel($1)", born)
+    await clock.forward(minutes=1)
+    await reaper.renew()
+    await clock.forward(minutes=1)
+    await reaper.reap()
+    assert (await look(born))["reason"] == ended_by
+    await sql.execute("select leasehold.retry($1)", born)
+    assert (await worker.finish(run))["disposition"] == "late"
+    assert (await look(born))["status"] == "queued"
+    await sane()
