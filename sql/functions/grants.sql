@@ -13,7 +13,7 @@ grant select on leasehold.jobs, leasehold.runs, leasehold.events, leasehold.outp
 grant select (name, adapter, status, status_reason, max_running, created_at, updated_at) on leasehold.agents
    to leasehold_producer, leasehold_reader;
 grant execute on function leasehold.clock(), leasehold.my_tenants(), leasehold.my_default_tenant(), leasehold.cursor_epoch(),
-                          leasehold.changes(text, int)
+                          leasehold.changes(text, int), leasehold.why(bigint)
    to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
 
 -- producers: every column of jobs but id, so that a protected one gets our message and not "permission denied for table jobs"

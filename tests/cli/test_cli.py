@@ -105,6 +105,22 @@ async def test_doctor_shows_settings_without_the_password(leasehold):
     assert code == 1 and "s3cret" not in out + err and "***" in out
 
 
+async def test_why_tells_the_story_of_a_job_and_its_last_words(leasehold, host, agent, insert, ends):
+    await agent("broken", "echo working; echo 'no such \\033[31mfile' >&2; exit 3")
+    async with host.daemon():
+        job = await insert("broken", "mend it")
+        await ends(job, "failed")
+    code, out, _ = await leasehold("why", str(job))
+    assert code == 0 and out.isascii() is False and "\033" not in out
+    words = ['asks agent "broken": "mend it"', "It failed at", "exit_code, exited with code 3", "read the end of its stderr",
+             "It used up one attempt.", "The end of its stderr", "no such", f"leasehold.retry({job})"]  # fmt: skip
+    assert [out.index(word) for word in words] == sorted(out.index(word) for word in words)
+    said = json.loads((await leasehold("why", str(job), "--json"))[1])
+    assert said["job_id"] == job and len(said["story"]) == len(out.splitlines())
+    code, out, err = await leasehold("why", "4711")
+    assert code == 1 and out == "" and "LH023" in err
+
+
 async def test_tail_follows_a_job_to_its_end_with_its_output(leasehold, host, agent, insert):
     await agent("slow", """echo one; sleep 0.5; echo '{"type": "message", "text": "hello"}'; sleep 0.5; echo two >&2""")
     async with host.daemon():

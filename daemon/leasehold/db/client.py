@@ -46,6 +46,10 @@ class Client:
         found = await self.rows("select * from leasehold.job_overview where id = $1", job)
         return found[0] if found else None
 
+    async def why(self, job: int) -> list[str]:
+        """The story of one job, a sentence each."""
+        return [str(row["why"]) for row in await self.rows("select why from leasehold.why($1) why", job)]
+
     async def stats(self) -> list[Row]:
         """`queue_stats`: counts and ages by queue, tenant and agent."""
         return await self.rows("select * from leasehold.queue_stats")
