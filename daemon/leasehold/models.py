@@ -154,3 +154,5 @@ class Exit:
     usage: Mapping[str, Any] = field(default_factory=dict)
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    disk_free: int | None = None
+    tree: str | None = None

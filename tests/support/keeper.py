@@ -73,6 +73,15 @@ class Caller:
         """Wait for the exit record."""
         return until(lambda: (self.run(run_id) or {}).get("exit"), f"the end of run {run_id}", within)
 
+    def pushed(self, event, run_id, within=PATIENCE):
+        """Wait for a push about a run."""
+
+        def heard():
+            self.ask("about")
+            return next((push for push in self.pushes if (push["event"], push["run_id"]) == (event, run_id)), None)
+
+        return until(heard, f"the push {event}", within)
+
     def close(self):
         self.file.close()
         self.socket.close()
@@ -81,15 +90,17 @@ class Caller:
 class KeeperProcess:
     """A keeper on a directory of its own."""
 
-    def __init__(self, directory, rung):
+    def __init__(self, directory, rung, *, prefix=()):
         self.directory = Path(directory)
         self.rung = rung
+        self.prefix = prefix
         self.processes = []
         self.callers = []
 
     def start(self, *words, wait=True):
         self.directory.mkdir(parents=True, exist_ok=True)
         command = [
+            *self.prefix,
             sys.executable,
             "-m",
             "leasehold.keeper",

@@ -32,8 +32,23 @@ class Group:
 
     def kill(self) -> None:
         """All of it at once; a frozen group is thawed, else its members would never die."""
-        self._write("cgroup.freeze", "0")
+        self.thaw()
         self._write("cgroup.kill", "1")
+
+    def freeze(self) -> bool:
+        """Nobody in it runs from here on; False: this host cannot."""
+        return self._write("cgroup.freeze", "1")
+
+    def thaw(self) -> None:
+        """All of it runs again, groups that the agent made and froze below it too."""
+        for frozen in self.path.rglob("cgroup.freeze"):
+            with suppress(OSError):
+                frozen.write_text("0", encoding="ascii")
+
+    def cpu_seconds(self) -> float | None:
+        """Of all that ever ran in it."""
+        used = self._table("cpu.stat").get("usage_usec")
+        return None if used is None else used / 1e6
 
     def populated(self) -> bool:
         """Is anybody left?"""
@@ -42,9 +57,8 @@ class Group:
     def usage(self) -> dict[str, object]:
         """What the run used, as far as the host's controllers count."""
         found: dict[str, object] = {}
-        cpu = self._table("cpu.stat")
-        if "usage_usec" in cpu:
-            found["cpu_seconds"] = round(cpu["usage_usec"] / 1e6, 3)
+        if (cpu := self.cpu_seconds()) is not None:
+            found["cpu_seconds"] = round(cpu, 3)
         for name, file in (("memory_peak", "memory.peak"), ("pids_peak", "pids.peak")):
             if (value := read_bytes(str(self.path / file))) and value.strip().isdigit():
                 found[name] = int(value)

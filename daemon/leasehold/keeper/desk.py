@@ -7,11 +7,15 @@ from typing import Protocol, TypeVar
 from leasehold.keeper import protocol
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.house import House
+from leasehold.keeper.limits import cannot_catch
 from leasehold.keeper.log import log
+from leasehold.keeper.look import look
 from leasehold.keeper.protocol import PROTOCOL, RefusedError, Request
 from leasehold.keeper.run import Run
 
 Answer = dict[str, object]
+HOLD_PASSES = 20
+"""Looks at a tree that is to stand still and forks on meanwhile; what is missed is held at the next look."""
 
 
 class Client(Protocol):
@@ -36,7 +40,8 @@ class Desk:
         self._version = version
         self._operations: dict[str, Callable[[Request], Answer]] = {
             "spawn": self._spawn, "extend": self._extend, "stop": self._stop, "close_stdin": self._close_stdin,
-            "list": self._list, "forget": self._forget,
+            "list": self._list, "forget": self._forget, "hold": self._hold, "release": self._release,
+            "look": self._look, "punch": self._punch,
         }  # fmt: skip
 
     def answer(self, line: bytes, client: C, supersede: Callable[[C], None]) -> Answer:
@@ -75,6 +80,8 @@ class Desk:
                 "rung": self.house.rung,
                 "enforced": enforced,
                 "missing": sorted({"cpu", "memory", "pids"} - set(enforced)),
+                "cannot_catch": cannot_catch(self.house.rung),
+                "agent_user": None,
             },
         }
 
@@ -140,3 +147,32 @@ class Desk:
             raise RefusedError("running", f"run {run_id} has not ended")
         self.house.forget(run_id)
         return {}
+
+    def _hold(self, request: Request) -> Answer:
+        run = self._known(request)
+        for _ in range(HOLD_PASSES):  # while some of them ran, they may have made more
+            if not run.hold(self.house.members().get(run.run_id, [])):
+                break
+        return {"held": run.held}
+
+    def _release(self, request: Request) -> Answer:
+        self._known(request).release()
+        return {"held": False}
+
+    def _look(self, request: Request) -> Answer:
+        run = self._known(request)
+        cpu_seconds = run.group.cpu_seconds() if run.group is not None else None
+        return look(self.house.members().get(run.run_id, []), cpu_seconds)
+
+    def _punch(self, request: Request) -> Answer:
+        run, name = self._known(request), protocol.text(request, "stream")
+        start, end = protocol.integer(request, "start"), protocol.integer(request, "end")
+        if name not in ("stdout", "stderr") or start > end:
+            raise RefusedError("bad_request", "'stream' is stdout or stderr, 'start' is not after 'end'")
+        return {"punched": run.directory.punch(name, start, end)}
+
+    def _known(self, request: Request) -> Run:
+        run_id = protocol.integer(request, "run_id", 1)
+        if run := self.house.runs.get(run_id):
+            return run
+        raise RefusedError("unknown_run", f"there is no run {run_id} here")

@@ -10,6 +10,7 @@ from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.containment import Groups
 from leasehold.keeper.log import log
 from leasehold.keeper.procfs import Process
+from leasehold.keeper.record import Record, ended, never_started
 from leasehold.keeper.run import Run
 from leasehold.keeper.rundir import RunDirectory
 from leasehold.keeper.spawn import SpawnError, check_directory, check_program, environment, start
@@ -59,10 +60,11 @@ class House:
         try:
             self._start(run, argv, env, cwd, stdin, limits)
         except SpawnError as error:
-            self.settle(run, run.never(self.keeper_id, "exit", error))
+            self.settle(run, never_started(run, self.keeper_id, "exit", error))
         except OSError as error:
             kind = "disk_full" if error.errno in (28, 122) else "failed"
-            self.settle(run, run.never(self.keeper_id, "exit", SpawnError(kind, f"cannot prepare the run: {error}")))
+            failed = SpawnError(kind, f"cannot prepare the run: {error}")
+            self.settle(run, never_started(run, self.keeper_id, "exit", failed))
         return run
 
     def _start(
@@ -86,7 +88,7 @@ class House:
             else:
                 run.missing = sorted(limits)
             if boottime() >= run.deadline:  # as late as can be: a spawn may have waited anywhere (rule 3)
-                self.settle(run, run.never(self.keeper_id, "deadline"))
+                self.settle(run, never_started(run, self.keeper_id, "deadline"))
                 return
             run.own(start(argv, full, where, directory, run.group, reader))
         finally:
@@ -123,7 +125,7 @@ class House:
         """The usual end: nothing was left behind, so there is nothing to look for."""
         if not run.gone([]):
             return False
-        record = run.record(self.keeper_id, self.rung)
+        record = ended(run, self.keeper_id, self.rung)
         run.close()
         self.settle(run, record)
         return True
@@ -131,8 +133,14 @@ class House:
     def _act(self, due: list[Run], now: float) -> None:
         members = self.members()
         self._next_look = now + LOOK
+        for run in self.live:
+            if run.held:  # somebody may have been born while the others were stopped
+                run.hold(members.get(run.run_id, []))
         for run in due:
+            before = run.state
             run.act(now, members.get(run.run_id, []))
+            if run.state == "unkillable" != before:
+                self._tell({"event": "unkillable", "run_id": run.run_id, "processes": run.describe()["unkillable"]})
         if any(run.leader_ended() for run in due):  # look again: the kill has just changed the picture
             members = self.members()
         for run in due:
@@ -167,7 +175,7 @@ class House:
                     if os.waitpid(pid, os.WNOHANG)[0]:
                         self._helpers.discard(pid)
 
-    def settle(self, run: Run, record: dict[str, object]) -> None:
+    def settle(self, run: Run, record: Record) -> None:
         """The tree is gone: record on disk, then tell. On a full disk the record counts all the same, from memory."""
         run.exit = record
         run.state = "exited"
@@ -188,7 +196,7 @@ class House:
         """A stop for a run that was never spawned here: a spawn that comes late must not start it (rule 24)."""
         run = Run(run_id, "", boottime(), 0.0, self.directory(run_id))
         self.runs[run_id] = run
-        self.settle(run, run.never(self.keeper_id, why))
+        self.settle(run, never_started(run, self.keeper_id, why))
         return run
 
     def forget(self, run_id: int) -> None:

@@ -8,6 +8,7 @@ from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.house import House
 from leasehold.keeper.log import log
 from leasehold.keeper.procfs import Process
+from leasehold.keeper.record import lost
 from leasehold.keeper.run import Run
 from leasehold.keeper.sweep import Families
 
@@ -77,9 +78,4 @@ def _load(house: House, run_id: int) -> None:
         return
     why = "keeper_lost" if (started or {}).get("boot_id") == boot_id() else "host_reboot"
     log("run_of_predecessor_ended", "warning", run_id=run_id, why=why)
-    house.settle(run, {
-        **run.never(house.keeper_id, why),
-        "state": "exited",
-        "stdout_bytes": directory.size("stdout"),
-        "stderr_bytes": directory.size("stderr"),
-    })  # fmt: skip
+    house.settle(run, lost(run, house.keeper_id, why))

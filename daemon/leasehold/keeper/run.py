@@ -1,27 +1,29 @@
-"""One run's life under the keeper: start, deadline, ladder, end, sweep, exit record. If it fails, one run fails."""
+"""One run's life under the keeper: start, deadline, ladder, end, sweep. If it fails, one run fails."""
 
 import os
 import subprocess
 import time
 from signal import SIGKILL, SIGTERM
+from typing import ClassVar
 
 from leasehold.keeper import procfs
-from leasehold.keeper.clock import boot_id, boottime
+from leasehold.keeper.clock import boottime
 from leasehold.keeper.containment import Group
+from leasehold.keeper.hold import Hold
 from leasehold.keeper.ladder import Ladder
 from leasehold.keeper.log import log
+from leasehold.keeper.look import tree
 from leasehold.keeper.procfs import Process
 from leasehold.keeper.rundir import RunDirectory
-from leasehold.keeper.spawn import SpawnError, wrapper_error
-from leasehold.keeper.sweep import story
 
-UNKILLABLE = 10.0
-"""Seconds of killing after which a tree that is still there is called unkillable; it is killed on, slower."""
 SWEEP_PAUSES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 class Run:
-    """A tree and its end. The server tells it the time and who its members are."""
+    """A tree and its end. The house tells it the time and who its members are."""
+
+    patience: ClassVar[float] = 10.0
+    """Seconds of killing after which a tree that is still there is called unkillable; it is killed on, slower."""
 
     def __init__(self, run_id: int, token: str, deadline: float, grace: float, directory: RunDirectory) -> None:
         self.run_id = run_id
@@ -38,14 +40,16 @@ class Run:
         self.start_time: int | None = None
         self.program = ""
         self.missing: list[str] = []
+        self.status: int | None = None
         self.swept = 0
-        self._began = (time.time(), boottime())
+        self.usage: dict[str, object] = {}
+        self.story: str | None = None
+        self.unkillable: list[Process] = []
+        self.began = (time.time(), boottime())
         self._ladder: Ladder | None = None
-        self._story: str | None = None
+        self._hold = Hold()
         self._killing_since: float | None = None
         self._sweeps = 0
-        self._status: int | None = None
-        self._cpu = 0.0
 
     def own(self, process: "subprocess.Popen[bytes]") -> None:
         """The agent lives as `process`."""
@@ -65,7 +69,25 @@ class Run:
     @property
     def leading(self) -> bool:
         """Is the leader still there?"""
-        return self.process is not None and self._status is None
+        return self.process is not None and self.status is None
+
+    @property
+    def why(self) -> str | None:
+        """What ends it, if it is not left to end by itself."""
+        return self._ladder.why if self._ladder else None
+
+    @property
+    def held(self) -> bool:
+        """Does it stand still?"""
+        return self._hold.held
+
+    def hold(self, members: list[Process]) -> bool:
+        """Stop every member; True: look again, some were running. A run that is being ended is not held."""
+        return self.state == "running" and self.leading and self._hold.take(members, self.group)
+
+    def release(self) -> None:
+        """Let it run again."""
+        self._hold.let_go(self.group)
 
     def extend(self, deadline: float) -> None:
         """A later deadline; never an earlier one. A ladder that a passing deadline began goes on."""
@@ -75,9 +97,15 @@ class Run:
         """Begin the ladder, or hasten it."""
         ladder = Ladder(boottime(), signals, why)
         if self._ladder is None:
-            self._ladder, self.state = ladder, "stopping"
+            self._end_by(ladder)
         else:
             self._ladder.shorten(ladder)
+
+    def _end_by(self, ladder: Ladder) -> None:
+        self._ladder, self.state = ladder, "stopping"
+        self.release()  # who stands still hears no signal
+        if self.group is not None:
+            self.group.thaw()
 
     def next_at(self, now: float) -> float:
         """When something is due (CLOCK_BOOTTIME)."""
@@ -89,17 +117,17 @@ class Run:
 
     def leader_ended(self) -> bool:
         """Reap the leader if it has ended; only we wait for it, and only by its own pid."""
-        if self.process is None or self._status is not None:
-            return self._status is not None
+        if self.process is None or self.status is not None:
+            return self.status is not None
         try:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         except ChildProcessError:
-            self._status = 0
+            self.status = 0
             return True
         if pid == 0:
             return False
-        self._status = self.process.returncode = os.waitstatus_to_exitcode(status)
-        self._cpu = usage.ru_utime + usage.ru_stime
+        self.status = self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.usage["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 3)
         if self._killing_since is None:
             self._killing_since = boottime()  # whatever it left behind goes now, also after success
         return True
@@ -111,79 +139,37 @@ class Run:
             return
         if self._ladder is None and now >= self.deadline - self.grace:
             log("deadline_near", "warning", run_id=self.run_id, why="its lease was not renewed")
-            self._ladder = Ladder(now, [(SIGTERM, max(0.0, self.deadline - now))], "deadline")
-            self.state = "stopping"
+            self._end_by(Ladder(now, [(SIGTERM, max(0.0, self.deadline - now))], "deadline"))
         if self._ladder is None:
             return
         for number in self._ladder.due(now):
             for one in members:
                 procfs.send(one, number)
         if now >= min(self._ladder.kill_at, self.deadline):
-            self._story = story(members)  # kept in memory: the kill waits for no disk
             self._killing_since = now
             self._kill(members)
 
     def _kill(self, members: list[Process]) -> None:
         self._sweeps += 1
+        if self.story is None and members:
+            self.story = tree(members)  # kept in memory: the kill waits for no disk
         if self.group is not None:
             self.group.kill()
         leader = self.pid
-        self.swept += sum(procfs.send(one, SIGKILL) for one in members if one.pid != leader or self._status is None)
-        if (
-            self._killing_since is not None
-            and boottime() - self._killing_since > UNKILLABLE
-            and self.state != "unkillable"
-        ):
-            self.state = "unkillable"
+        self.swept += sum(procfs.send(one, SIGKILL) for one in members if one.pid != leader or self.status is None)
+        if self._killing_since is not None and boottime() - self._killing_since > self.patience:
+            self._give_up_on(members)
+
+    def _give_up_on(self, members: list[Process]) -> None:
+        if self.state != "unkillable":
             log("unkillable", "error", run_id=self.run_id, pids=[one.pid for one in members])
+        self.state, self.unkillable = "unkillable", members
 
     def gone(self, members: list[Process]) -> bool:
         """Is nothing left?"""
-        if self._killing_since is None or (self.process is not None and self._status is None):
+        if self._killing_since is None or (self.process is not None and self.status is None):
             return False
         return not members and not (self.group is not None and self.group.populated())
-
-    def record(self, keeper_id: str, rung: str) -> dict[str, object]:
-        """The exit record of a tree that is gone."""
-        usage = {"cpu_seconds": round(self._cpu, 3)}
-        usage |= self.group.usage() if self.group is not None else {}  # type: ignore[arg-type]
-        failed = wrapper_error(self.directory, self.program) if self._status in (125, 126, 127) else None
-        if self._story is not None:
-            self.directory.write_tree(self._story)
-        return {
-            **self.never(keeper_id, self._ladder.why if self._ladder else "exit", failed),
-            "state": "never_started" if failed else "exited",
-            "exit_code": self._status if self._status is not None and self._status >= 0 and not failed else None,
-            "signal": -self._status if self._status is not None and self._status < 0 else None,
-            "seconds": round(boottime() - self._began[1], 3),
-            "swept": self.swept,
-            "containment": rung,
-            "usage": usage,
-            "stdout_bytes": self.directory.size("stdout"),
-            "stderr_bytes": self.directory.size("stderr"),
-        }
-
-    def never(self, keeper_id: str, why: str, error: SpawnError | None = None) -> dict[str, object]:
-        """The exit record of a run that was never started."""
-        return {
-            "run_id": self.run_id,
-            "token": self.token,
-            "keeper_id": keeper_id,
-            "boot_id": boot_id(),
-            "state": "never_started",
-            "exit_code": None,
-            "signal": None,
-            "why": why,
-            "error": {"kind": error.kind, "message": str(error)} if error else None,
-            "started_at": self._began[0],
-            "ended_at": time.time(),
-            "seconds": 0.0,
-            "swept": 0,
-            "containment": "",
-            "usage": {},
-            "stdout_bytes": 0,
-            "stderr_bytes": 0,
-        }
 
     def close_stdin(self) -> None:
         """The agent reads the end of its input."""
@@ -212,4 +198,6 @@ class Run:
             "deadline": self.deadline,
             "exit": self.exit,
             "limits_missing": self.missing,
+            "held": self.held,
+            "unkillable": [{"pid": one.pid, "name": one.name, "state": one.state} for one in self.unkillable],
         }

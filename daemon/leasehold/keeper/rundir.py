@@ -6,6 +6,8 @@ import stat
 import subprocess
 from pathlib import Path
 
+from leasehold.keeper.punch import punch
+
 FILES = ("spec.json", "stdin", "stdout", "stderr", "started", "exit.json", "tree.txt", "exec_failed")
 """All that is in one, beside `workspace`."""
 
@@ -34,6 +36,19 @@ class RunDirectory:
     def output(self, name: str) -> int:
         """A descriptor that appends to `stdout` or `stderr`."""
         return self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def punch(self, name: str, start: int, end: int) -> bool:
+        """Free that range of `stdout` or `stderr`, as far as it is written; False: the file system cannot."""
+        try:
+            file = self._open(name, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            return start < (end := min(end, os.fstat(file).st_size)) and punch(file, start, end)
+        except OSError:
+            return False
+        finally:
+            os.close(file)
 
     def stdin_text(self, content: bytes) -> int:
         """A descriptor that reads the prompt."""

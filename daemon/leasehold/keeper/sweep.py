@@ -78,9 +78,3 @@ def strangers(leaders: set[int]) -> list[Process]:
         if one is not None and one.alive:
             found.append(one)
     return found
-
-
-def story(members: list[Process]) -> str:
-    """What is about to be killed, for a reader later."""
-    lines = [f"{one.pid:>8} {one.ppid:>8} {one.state} {one.threads:>3} threads  {one.name}" for one in members]
-    return "     pid     ppid state        name\n" + "\n".join(lines) + "\n"

@@ -38,6 +38,18 @@ class KeptRun:
     cgroup: str | None = None
     deadline: float | None = None
     exit: Exit | None = None
+    limits_missing: tuple[str, ...] = ()
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A living tree as the keeper saw it: what it has used, who is in it, its shape as text."""
+
+    cpu_seconds: float
+    io_bytes: int
+    processes: Sequence[Mapping[str, Any]]
+    tree: str
 
 
 @dataclass(slots=True)
@@ -61,6 +73,8 @@ class Keeper:
         self._condemned: set[int] = set()
         self._exits: dict[int, Exit] = {}
         self._waiting: dict[int, Event] = {}
+        self._unkillable: dict[int, Sequence[Mapping[str, Any]]] = {}
+        self._fearing: dict[int, Event] = {}
 
     @property
     def rung(self) -> str:
@@ -99,12 +113,37 @@ class Keeper:
                 self._trees[run.run_id] = Tree(run, run.deadline, 0.0)
         return kept
 
+    async def hold(self, run_id: int) -> bool:
+        """Let the whole tree stand still; False: it is being ended, so it is not held."""
+        return bool((await self._ask("hold", run_id=run_id))["held"])
+
+    async def release(self, run_id: int) -> None:
+        """Let it run again."""
+        await self._ask("release", run_id=run_id)
+
+    async def look(self, run_id: int) -> Look:
+        """What the tree is and has used by now."""
+        said = await self._ask("look", run_id=run_id)
+        return Look(said["cpu_seconds"], said["io_bytes"], said["processes"], said["tree"])
+
+    async def punch(self, run_id: int, stream: str, start: int, end: int) -> bool:
+        """Free the disk of what is stored of `stdout` or `stderr`; False: it could not be."""
+        return bool((await self._ask("punch", run_id=run_id, stream=stream, start=start, end=end))["punched"])
+
     async def forget(self, run_id: int) -> None:
         """The outcome is in the database: the run directory may go."""
         await self._ask("forget", run_id=run_id)
         self._exits.pop(run_id, None)
         self._waiting.pop(run_id, None)
         self._condemned.discard(run_id)
+        self._unkillable.pop(run_id, None)
+        self._fearing.pop(run_id, None)
+
+    async def unkillable(self, run_id: int) -> Sequence[Mapping[str, Any]]:
+        """Wait until the keeper says that it kills the tree in vain; who is left of it (pid, name, state)."""
+        while run_id not in self._unkillable:
+            await self._fearing.setdefault(run_id, Event()).wait()
+        return self._unkillable[run_id]
 
     async def exited(self, run_id: int) -> Exit:
         """Wait until the run's tree is gone; survives a lost connection and a restarted keeper."""
@@ -121,8 +160,11 @@ class Keeper:
         ending = parse_exit(said["exit"]) if said.get("exit") else None
         if ending is not None:
             self.hear_exit(ending)
-        known = {each.name for each in fields(KeptRun)} - {"exit"}
-        return KeptRun(**{name: said[name] for name in known if name in said}, exit=ending)
+        elif said.get("state") == "unkillable":
+            self.hear_unkillable(said["run_id"], said.get("unkillable", ()))
+        known = {each.name for each in fields(KeptRun)} - {"exit", "limits_missing"}
+        kept = {name: said[name] for name in known if name in said}
+        return KeptRun(**kept, exit=ending, limits_missing=tuple(said.get("limits_missing", ())))
 
     def hear_exit(self, ending: Exit) -> None:
         """A tree is gone."""
@@ -131,6 +173,11 @@ class Keeper:
         self._exits[ending.run_id] = ending
         self._trees.pop(ending.run_id, None)
         self._waiting.pop(ending.run_id, Event()).set()
+
+    def hear_unkillable(self, run_id: int, processes: Sequence[Mapping[str, Any]]) -> None:
+        """A tree does not die. Its end is heard of as usual, should it come."""
+        self._unkillable[run_id] = processes
+        self._fearing.pop(run_id, Event()).set()
 
     async def recollect(self) -> list[KeptRun]:
         """After a reconnect: what ended meanwhile, and what the keeper never got or no longer has."""

@@ -162,6 +162,8 @@ class Link:
             self._superseded = True
         elif push.get("event") == "exited" and self._keeper is not None:
             self._keeper.hear_exit(parse_exit(push["exit"]))
+        elif push.get("event") == "unkillable" and self._keeper is not None:
+            self._keeper.hear_unkillable(push["run_id"], push["processes"])
 
 
 def _same_world(said: dict[str, Any], sent: float) -> None:

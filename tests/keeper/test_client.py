@@ -1,0 +1,92 @@
+"""The daemon's side of the keeper's protocol: the same questions, asked through processes/."""
+
+import contextlib
+import os
+import shutil
+import signal
+
+import anyio
+import pytest
+from leasehold.errors import KeeperRefused
+from leasehold.models import boottime
+from leasehold.processes.keeper import Spawn
+from leasehold.processes.link import open_keeper
+from support.host import alive
+from support.keeper import KeeperProcess
+
+pytestmark = pytest.mark.race
+
+
+@contextlib.asynccontextmanager
+async def linked(process):
+    async with open_keeper(
+        process.directory, process.socket, "test", start_if_missing=False, on_back=lambda: None
+    ) as keeper:
+        yield keeper
+
+
+async def started(keeper, run_id, script, **words):
+    spec = Spawn(run_id, f"t{run_id}", ["sh", "-c", script], {}, None, None, boottime() + 60, 1.0, **words)
+    return await keeper.spawn(spec)
+
+
+async def fact(ask, within=20.0):
+    with anyio.fail_after(within):
+        while not (found := await ask()):
+            await anyio.sleep(0.01)
+    return found
+
+
+async def test_hold_look_release_and_punch_as_the_daemon_asks(keeper):
+    async with linked(keeper) as client:
+        await started(client, 1, "while :; do echo word; done")
+        assert await client.hold(1) is True
+        assert [run.held for run in await client.kept()] == [True]
+        seen = await client.look(1)
+        assert [one["name"] for one in seen.processes] == ["sh"]
+        assert "sh" in seen.tree and seen.cpu_seconds >= 0 and seen.io_bytes >= 0
+        await client.release(1)
+        assert [run.held for run in await client.kept()] == [False]
+
+        async def grown():
+            return keeper.path(1, "stdout").stat().st_size > 200_000
+
+        await fact(grown)
+        assert await client.punch(1, "stdout", 0, 100_000) in (True, False)
+        with pytest.raises(KeeperRefused):
+            await client.look(99)
+        await client.stop(1, "cancelled", [])
+        ending = await client.exited(1)
+        assert ending.disk_free > 0 and "sh" in ending.tree
+
+
+async def test_limits_that_the_host_does_not_enforce_are_named(keeper):
+    async with linked(keeper) as client:
+        kept = await started(client, 1, "sleep 300", limits={"pids_max": 50})
+        assert kept.limits_missing == (() if "pids" in client.containment["enforced"] else ("pids_max",))
+        assert (await client.kept())[0].limits_missing == kept.limits_missing
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can make an unkillable process"
+)
+async def test_an_unkillable_tree_is_heard_of_by_push_and_by_a_later_daemon(tmp_path):
+    process = KeeperProcess(
+        tmp_path / "state", "subreaper", prefix=("setpriv", "--inh-caps=-kill", "--bounding-set=-kill", "--")
+    )
+    process.start("--unkillable-after", "0.2")
+    try:
+        async with linked(process) as client:
+            await started(client, 1, "setpriv --reuid=54321 --clear-groups sleep 300 & sleep 0.3")
+            with anyio.fail_after(10):
+                left = await client.unkillable(1)
+        async with linked(process) as client:
+            assert [run.state for run in await client.kept()] == ["unkillable"]
+            with anyio.fail_after(1):
+                assert [one["pid"] for one in await client.unkillable(1)] == [one["pid"] for one in left]
+            assert alive(left[0]["pid"])
+            os.kill(left[0]["pid"], signal.SIGKILL)
+            with anyio.fail_after(10):
+                assert (await client.exited(1)).exit_code == 0
+    finally:
+        process.close()
