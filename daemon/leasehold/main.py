@@ -67,6 +67,7 @@ async def serve(settings: Settings) -> None:
         services.start_soon(leases.keep_forever, controls, lives.take_up, lives.begin_again)
         services.start_soon(leases.extend_forever)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
+        services.start_soon(every, settings.renewal.total_seconds(), reaper.expire, GONE)
         services.start_soon(every, settings.poll.total_seconds(), partial(still_our_schema, dsn), GONE)
         sdnotify.ready(f"{len(roster.held)} running, {roster.free} free")
         log.info("daemon_ready", worker=lease.worker.id, running=len(roster.held), free=roster.free, keeper=keeper.rung)

@@ -67,6 +67,16 @@ class Run:
     stdout_shipped: int
     stderr_shipped: int
     events_mark: int
+    spawn_timeout: timedelta = timedelta(minutes=1)
+    first_output_timeout: timedelta | None = None
+    idle_timeout: timedelta | None = None
+    tool_idle_timeout: timedelta | None = None
+    linger_timeout: timedelta = timedelta(seconds=30)
+    output_head: int = 8 << 20
+    output_tail: int = 1 << 20
+    output_limit: int | None = None
+    checkpoint: Mapping[str, Any] | None = None
+    unkillable: bool = False
 
     @property
     def id(self) -> int:

@@ -73,7 +73,9 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   current_ runs := lock_run(run);
-  why text := case when take_or_end.boot_id = (self).boot_id then 'daemon_restart' else 'host_reboot' end;
+  why text := case when take_or_end.boot_id <> (self).boot_id then 'host_reboot'            -- which nothing survives
+                   when current_.unkillable_since is not null then 'unkillable'
+                   else 'daemon_restart' end;
 begin
   if current_.ended_at is not null then
     return null;                                                      -- its old worker has just finished it

@@ -55,10 +55,21 @@ begin
     when new.retry_backoff_max is null or new.retry_backoff_max < new.retry_backoff then 'retry_backoff_max is missing or below retry_backoff'
     when new.stop_grace is null or new.stop_grace < interval '0' then 'stop_grace is missing or below 0'
     when new.total_timeout <= interval '0' then 'total_timeout is not above 0'
+    when new.queue_timeout <= interval '0' then 'queue_timeout is not above 0'
+    when new.spawn_timeout is null or new.spawn_timeout <= interval '0' then 'spawn_timeout is missing or not above 0'
+    when new.first_output_timeout <= interval '0' then 'first_output_timeout is not above 0'
+    when new.idle_timeout <= interval '0' then 'idle_timeout is not above 0'
+    when new.tool_idle_timeout <= interval '0' then 'tool_idle_timeout is not above 0'
+    when new.linger_timeout is null or new.linger_timeout <= interval '0' then 'linger_timeout is missing or not above 0'
+    when new.output_head is null or new.output_head < 1 then 'output_head is missing or below 1 byte'
+    when new.output_tail is null or new.output_tail < 1 then 'output_tail is missing or below 1 byte'
+    when new.output_limit < 1 then 'output_limit is below 1 byte'
   end;
   if bad is not null then
     raise exception 'agent "%": %', new.name, bad
-      using errcode = 'LH045', hint = 'Durations are intervals such as ''90 seconds''; NULL means no limit for max_running and total_timeout.';
+      using errcode = 'LH045',
+            hint = 'Durations are intervals such as ''90 seconds'', sizes are bytes. NULL means no limit for max_running, output_limit, '
+                   'and the queue, first_output, idle, tool_idle and total timeouts.';
   end if;
   return new;
 end $$;

@@ -108,16 +108,20 @@ begin
   losses := job.losses + (outcome = 'lost')::int;
   if outcome = 'succeeded' then                                       -- it was done before a stop could reach it
     ends_as := 'succeeded';
+  elsif reason = 'unkillable' then                                    -- its tree may live: neither again nor "cancelled", which means gone
+    ends_as := 'failed';
   elsif job.cancel_requested_at is not null or outcome = 'cancelled' then
     ends_as := 'cancelled';
     why := 'cancelled';
   elsif outcome = 'lost' and losses >= job.max_losses then
     ends_as := 'failed';
     why := 'crash_cap';
-  elsif outcome in ('lost', 'interrupted') then
+  elsif policy.follows = 'again' then
     again_at := least(job.run_at, clock());                           -- not the job's fault: it keeps its place
-  elsif policy.retries and attempts < job.max_attempts then
-    again_at := clock() + backoff(job.agent, attempts, run);
+  elsif policy.follows = 'park' then
+    again_at := clock() + policy.park;
+  elsif policy.follows = 'backoff' and attempts < job.max_attempts then
+    again_at := clock() + backoff(job.agent, greatest(attempts, 1), run);
   else
     ends_as := outcome;
   end if;
@@ -139,6 +143,7 @@ begin
      set status = coalesce(next_.ends_as, 'queued'),
          run_at = coalesce(next_.again_at, j.run_at),
          due = coalesce(next_.again_at <= clock(), true),
+         waits_until = next_.again_at + (select a.queue_timeout from agents a where a.name = j.agent),
          attempts = next_.attempts,
          interruptions = next_.interruptions,
          losses = next_.losses,
@@ -156,7 +161,7 @@ begin
                  message,
                  jsonb_strip_nulls(facts || jsonb_build_object(
                    'attempt', (run).attempt, 'outcome', outcome, 'reason', next_.why, 'worker', (run).worker_id,
-                   'retry_at', case when outcome not in ('lost', 'interrupted') then next_.again_at end)),
+                   'retry_at', case when next_.again_at > clock() then next_.again_at end)),
                  case when next_.ends_as = 'succeeded' then 'info'
                       when next_.ends_as in ('failed', 'timed_out', 'blocked') then 'error'
                       else 'warning' end);

@@ -59,7 +59,8 @@ as $$
 declare
   untouched jsonb := '{"status": "queued", "due": true, "lane": 0, "attempts": 0, "interruptions": 0, "losses": 0, "reason": null,
     "message": null, "result": null, "cancel_requested_at": null, "cancel_requested_by": null, "cancel_requested_reason": null,
-    "request_hash": null, "created_at": null, "updated_at": null, "started_at": null, "finished_at": null}';
+    "request_hash": null, "created_at": null, "updated_at": null, "started_at": null, "finished_at": null,
+    "waits_until": null}';
 begin
   raise exception 'a new job cannot set %: only functions write that', (
       select string_agg(column_.key, ', ' order by column_.key)
@@ -75,6 +76,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   now_ timestamptz := clock();
+  wait interval;
 begin
   new.agent := lower(btrim(new.agent));
   new.tenant := coalesce(nullif(btrim(new.tenant), ''), current_setting('leasehold.tenant'));
@@ -123,7 +125,8 @@ begin
      or greatest(octet_length(new.tenant), octet_length(new.project), octet_length(new.queue), octet_length(new.kind)) > 200 then
     perform refuse_too_long(new);
   end if;
-  if not exists (select from agents a where a.name = new.agent) then
+  select a.queue_timeout into wait from agents a where a.name = new.agent;
+  if not found then
     raise exception 'there is no agent "%"', new.agent
       using errcode = 'LH001', column = 'agent',
             hint = 'SELECT name FROM leasehold.agents lists them. An administrator adds one: '
@@ -137,6 +140,7 @@ begin
   end if;
   new.run_at := coalesce(new.run_at, now_);
   new.due := new.run_at <= now_;
+  new.waits_until := greatest(new.run_at, now_) + wait;
   new.lane := lane_of(new.queue, new.tenant, new.agent);
   new.created_at := now_;
   new.updated_at := now_;

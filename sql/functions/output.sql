@@ -40,3 +40,70 @@ begin
     from said s
    where not exists (select from locked l where l.run_id = s.run and l.run_token = s.token);
 end $$;
+
+-- Forget output of live runs that lies wholly in [start, end): what scrolled out of the tail that is kept. Returns the runs refused.
+create or replace function leasehold.trim_output(runs bigint[], tokens uuid[], streams text[], starts bigint[], ends bigint[])
+returns setof bigint
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  if cardinality(runs) <> all (array[cardinality(tokens), cardinality(streams), cardinality(starts), cardinality(ends)]) then
+    perform refuse_arguments('the arrays of trim_output differ in length');
+  end if;
+  return query
+  with said as materialized (
+    select s.*, locked.job_id is not null as live
+      from unnest(trim_output.runs, tokens, streams, starts, ends) as s (run, token, stream, start_, end_)
+      left join lateral (select h.job_id
+                           from heads h
+                          where h.job_id = (select r.job_id from leasehold.runs r where r.id = s.run)
+                            and h.run_id = s.run
+                            and h.run_token = s.token
+                            for share) locked on true
+  ), gone as (
+    delete from output o
+     using said s
+     where s.live
+       and o.run_id = s.run
+       and o.stream = s.stream
+       and o.byte_offset >= s.start_
+       and o.byte_offset < s.end_
+       and o.byte_offset + octet_length(o.bytes) <= s.end_
+  )
+  select distinct s.run
+    from said s
+   where not s.live;
+end $$;
+
+-- Where a daemon that takes these runs up may go on reading. Returns the runs that are refused.
+create or replace function leasehold.save_checkpoints(runs bigint[], tokens uuid[], checkpoints jsonb[]) returns setof bigint
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  if cardinality(runs) <> all (array[cardinality(tokens), cardinality(checkpoints)]) then
+    perform refuse_arguments('the arrays of save_checkpoints differ in length');
+  end if;
+  return query
+  with saved as (
+    update leasehold.runs r
+       set checkpoint = s.checkpoint
+      from unnest(save_checkpoints.runs, tokens, checkpoints) as s (run, token, checkpoint)
+     where r.id = s.run
+       and r.token = s.token
+       and r.ended_at is null
+    returning r.id
+  )
+  select distinct n.run
+    from unnest(save_checkpoints.runs) as n (run)
+   where n.run not in (select saved.id from saved);
+end $$;

@@ -39,7 +39,7 @@ begin
     job_id := current_.job_id;
     lost_worker := orphan.worker_id;
     instance := orphan.instance;
-    job_status := end_run('reap', current_, 'lost', 'worker_lost',
+    job_status := end_run('reap', current_, 'lost', case when current_.unkillable_since is null then 'worker_lost' else 'unkillable' end,
                           format('worker %s (%s) stopped renewing its lease', orphan.worker_id, orphan.instance));
     return next;
   end loop;

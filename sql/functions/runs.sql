@@ -6,7 +6,9 @@ create or replace function leasehold.read_runs(worker bigint, token uuid, runs b
 returns table (
   run_id bigint, run_token uuid, job_id bigint, attempt int, tenant text, queue text, agent text, adapter text, command text[],
   env jsonb, workspace text, launcher text[], prompt text, payload jsonb, limits jsonb, stop_grace interval, total_timeout interval,
-  status text, started_at timestamptz, cancel_requested boolean, stdout_shipped bigint, stderr_shipped bigint, events_mark bigint)
+  spawn_timeout interval, first_output_timeout interval, idle_timeout interval, tool_idle_timeout interval, linger_timeout interval,
+  output_head bigint, output_tail bigint, output_limit bigint, status text, started_at timestamptz, cancel_requested boolean,
+  stdout_shipped bigint, stderr_shipped bigint, events_mark bigint, checkpoint jsonb, unkillable boolean)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
@@ -16,8 +18,9 @@ begin
   return query
   select r.id, r.token, r.job_id, r.attempt, r.tenant, r.queue, r.agent, a.adapter, a.command,
          a.env, a.workspace, a.launcher, j.prompt, j.payload, a.limits, a.stop_grace, a.total_timeout,
-         r.status, r.started_at, j.cancel_requested_at is not null,
-         shipped(r.id, 'stdout'), shipped(r.id, 'stderr'), h.mark
+         a.spawn_timeout, a.first_output_timeout, a.idle_timeout, a.tool_idle_timeout, a.linger_timeout,
+         a.output_head, a.output_tail, a.output_limit, r.status, r.started_at, j.cancel_requested_at is not null,
+         shipped(r.id, 'stdout'), shipped(r.id, 'stderr'), h.mark, r.checkpoint, r.unkillable_since is not null
     from unnest(read_runs.runs) wanted (id)
    cross join lateral (select u.* from leasehold.runs u where u.id = wanted.id offset 0) r
    cross join lateral (select k.* from jobs k where k.id = r.job_id offset 0) j
@@ -51,18 +54,8 @@ as $$
 declare
   current_ runs;
 begin
-  perform know_worker(start_run.worker, start_run.token);
-  perform from heads h                                          -- the head before the run, as everywhere
-    where h.job_id = (select r.job_id from runs r where r.id = start_run.run)
-      for update;
-  select r.* into current_
-    from runs r
-   where r.id = start_run.run
-     for update;
-  if current_.id is null or current_.token is distinct from start_run.run_token
-     or current_.ended_at is not null or current_.worker_id <> start_run.worker then
-    perform refuse_run(run, run_token, worker);
-  elsif current_.status <> 'starting' then
+  current_ := hold_run(start_run.worker, start_run.token, start_run.run, start_run.run_token);
+  if current_.status <> 'starting' then
     return;
   end if;
   perform set_config('leasehold.actor', 'start', true);
@@ -73,6 +66,29 @@ begin
    where r.id = current_.id;
   perform set_config('leasehold.actor', '', true);
   perform note(current_.job_id, current_.tenant, current_.id, 'spawned', null, start_run.identity);
+end $$;
+
+-- The gate of what a worker says of a live run of its own: locks head and run, or refuses.
+create or replace function leasehold.hold_run(worker bigint, token uuid, run bigint, run_token uuid) returns leasehold.runs
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  held runs;
+begin
+  perform know_worker(hold_run.worker, hold_run.token);
+  perform from heads h                                          -- the head before the run, as everywhere
+    where h.job_id = (select r.job_id from runs r where r.id = hold_run.run)
+      for update;
+  select r.* into held
+    from runs r
+   where r.id = hold_run.run
+     for update;
+  if held.id is null or held.token is distinct from hold_run.run_token
+     or held.ended_at is not null or held.worker_id <> hold_run.worker then
+    perform refuse_run(run, run_token, worker);
+  end if;
+  return held;
 end $$;
 
 -- Lock what belongs to a run, in the order that holds everywhere: job, head, run.

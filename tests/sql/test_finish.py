@@ -67,14 +67,17 @@ async def test_outcome_and_reason_are_a_closed_table(worker, job, refused, outco
         await worker.finish(run, outcome, reason)
 
 
-async def test_every_pair_of_the_table_settles_a_job(sql, worker, job, look, sane):
+async def test_every_pair_of_the_table_settles_a_job(sql, worker, job, look, sane, clock):
     for row in await sql.fetch("select * from leasehold.reasons where reason <> 'crash_cap'"):
         born = await job(max_attempts=1)
         run = await worker.claim_job(born)
         answer = await worker.finish(run, row["outcome"], row["reason"])
-        expected = "queued" if row["outcome"] in ("interrupted", "lost") else row["outcome"]
+        again = row["follows"] in ("again", "park") or (row["follows"] == "backoff" and not row["uses_attempt"])
+        expected = "queued" if again else "failed" if row["outcome"] == "lost" else row["outcome"]
         assert answer["job_status"] == expected, row
         after = await look(born)
+        if row["follows"] == "park":
+            assert answer["retry_at"] - clock.now == row["park"]
         assert (after["attempts"], after["interruptions"]) == ((1, 0) if row["uses_attempt"] else (0, 1))
         assert (after["finished_at"] is None) == (expected == "queued")
         if expected == "queued":

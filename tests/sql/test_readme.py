@@ -92,12 +92,23 @@ async def test_every_example_runs(sql):
         await sql.execute("drop role if exists acme_app")
 
 
+THEN = {"again": "again at once", "backoff": "again after a backoff", "stop": "ends"}
+
+
 async def test_the_reasons_are_the_ones_of_the_database(sql):
     [(_, rows)] = tables("reasons")
-    expected = await sql.fetch("select reason, outcome, advice from leasehold.reasons order by outcome, reason")
-    assert sorted(map(tuple, rows), key=lambda row: (row[1], row[0])) == [
-        (f"`{row[0]}`", row[1], row[2]) for row in expected
-    ]
+    expected = await sql.fetch("select *, extract(epoch from park) / 60 as minutes from leasehold.reasons")
+    assert sorted(map(tuple, rows)) == sorted(
+        (
+            f"`{row['reason']}`",
+            row["outcome"],
+            "yes" if row["uses_attempt"] else "no",
+            THEN.get(row["follows"])
+            or f"parks {row['minutes']:.0f} minute{'s' if row['minutes'] > 1 else ''}, then again",
+            row["advice"],
+        )
+        for row in expected
+    )
 
 
 async def test_every_function_for_workers_is_named(sql):

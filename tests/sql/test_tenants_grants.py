@@ -14,7 +14,7 @@ WRITES = [
     "select setval('leasehold.bell', 1)",
     "truncate leasehold.events",
     "update leasehold.transitions set actor = ''",
-    "update leasehold.reasons set retries = true",
+    "update leasehold.reasons set uses_attempt = false",
     "delete from leasehold.migrations",
 ]
 WORKERS_ONLY = [

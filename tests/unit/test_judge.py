@@ -34,12 +34,16 @@ def verdict(why="exit", said=None, **facts):
         ("exit", {"error": {"kind": "denied", "message": "x"}}, "failed", "spawn_denied"),
         ("exit", {"error": {"kind": "cwd_missing", "message": "x"}}, "failed", "workspace_missing"),
         ("exit", {"error": {"kind": "cwd_denied", "message": "x"}}, "failed", "workspace_denied"),
-        ("exit", {"error": {"kind": "disk_full", "message": "x"}}, "failed", "disk_full"),
+        ("exit", {"error": {"kind": "disk_full", "message": "x"}}, "interrupted", "disk_full"),
         ("exit", {"error": {"kind": "failed", "message": "x"}}, "failed", "spawn_failed"),
         ("exit", {"error": {"kind": "new in a later keeper"}}, "failed", "spawn_failed"),
         ("cancelled", {"signal": 15}, "cancelled", "cancelled"),
         ("cancelled", {"exit_code": 0}, "cancelled", "cancelled"),
         ("total", {"signal": 9}, "timed_out", "total"),
+        ("idle", {"signal": 15}, "timed_out", "idle"),
+        ("first_output", {"signal": 15}, "timed_out", "first_output"),
+        ("spawn", {}, "timed_out", "spawn"),
+        ("output_limit", {"signal": 15}, "failed", "output_limit"),
         ("interrupt", {"signal": 15}, "interrupted", "daemon_restart"),
         ("deadline", {"signal": 9}, "interrupted", "lease_lost"),
         ("lost", {"signal": 9}, "interrupted", "lease_lost"),
@@ -66,6 +70,19 @@ def test_every_reason_is_known_to_the_database():
     given = {verdict.reason for verdict in ENDED.values()} | set(SPAWN_REASONS.values())
     for reason in given | {"spawn_failed", "exit_code", "signal", "oom", "agent_error", "stopped"}:
         assert f"'{reason}'" in known, f"{reason} has no retry policy"
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "reason"),
+    [
+        (b'{"type":"result","value":1}', "succeeded", "linger"),
+        (b'{"type":"result","ok":false}', "failed", "agent_error"),
+    ],
+)
+def test_the_result_of_an_agent_that_would_not_leave_stands(said, outcome, reason):
+    found = verdict("linger", said, signal=15)
+    assert (found.outcome, found.reason) == (outcome, reason)
+    assert found.message
 
 
 def test_everything_but_plain_success_says_why_in_words():

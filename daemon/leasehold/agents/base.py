@@ -9,6 +9,14 @@ from leasehold.models import Command, Event, Run, Verdict
 class Adapter(Protocol):
     """A fold over one run's stdout. Replaying the file from its start rebuilds the same state."""
 
+    @property
+    def done(self) -> bool:
+        """Its result was received: it may only leave now."""
+
+    @property
+    def in_tool(self) -> bool:
+        """A tool of the agent is at work, so silence means less."""
+
     def launch(self, run: Run, workspace: str) -> Command:
         """How to start this agent on that run; `workspace` is the directory it will run in."""
 

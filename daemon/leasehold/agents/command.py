@@ -18,6 +18,17 @@ class CommandAdapter:
 
     def __init__(self) -> None:
         self._result: dict[str, Any] | None = None
+        self._open: set[str] = set()
+
+    @property
+    def done(self) -> bool:
+        """A `result` line was received."""
+        return self._result is not None
+
+    @property
+    def in_tool(self) -> bool:
+        """A `tool_call` line with status `started` was received, and none that ends it."""
+        return bool(self._open)
 
     def launch(self, run: Run, workspace: str) -> Command:
         """Fill the placeholders of the agent's command; the prompt goes to stdin as well."""
@@ -45,7 +56,15 @@ class CommandAdapter:
         kind = str(said.pop("type"))
         if kind == "result":
             self._result = said
+        if kind == "tool_call":
+            self._tool(str(said.get("id", said.get("name"))), said.get("status"))
         return (_event(kind, said),)
+
+    def _tool(self, name: str, status: object) -> None:
+        if status == "started":
+            self._open.add(name)
+        elif isinstance(status, str):
+            self._open.discard(name)
 
     def verdict(self, exit_code: int) -> Verdict:
         """The exit code first, then what the agent said of itself in its last `result` line."""

@@ -1,6 +1,6 @@
 """Every SQL function the daemon calls, one method each, same name. If a call fails, its caller decides what fails."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -90,6 +90,54 @@ class Database:
         await self._fetch(
             "select leasehold.start_run($1, $2, $3, $4, $5)", worker.id, worker.token, run.id, run.token, identity
         )
+
+    async def stop_run(self, worker: Worker, run: RunKey, why: str) -> None:
+        """The run is being ended, and why. Repeatable."""
+        await self._fetch(
+            "select leasehold.stop_run($1, $2, $3, $4, $5)", worker.id, worker.token, run.id, run.token, why
+        )
+
+    async def suspect_run(self, worker: Worker, run: RunKey, clock: str, facts: dict[str, Any]) -> None:
+        """One of the run's clocks is about to strike."""
+        await self._fetch(
+            "select leasehold.suspect_run($1, $2, $3, $4, $5, $6)",
+            worker.id,
+            worker.token,
+            run.id,
+            run.token,
+            clock,
+            facts,
+        )
+
+    async def report_unkillable(self, worker: Worker, run: RunKey, facts: dict[str, Any]) -> None:
+        """The run's tree survived SIGKILL. Repeatable."""
+        await self._fetch(
+            "select leasehold.report_unkillable($1, $2, $3, $4, $5)", worker.id, worker.token, run.id, run.token, facts
+        )
+
+    async def expire_queued(self, worker: Worker) -> list[int]:
+        """End jobs that have waited longer than their agent allows; their ids."""
+        return [
+            row[0]
+            for row in await self._fetch("select * from leasehold.expire_queued($1, $2)", worker.id, worker.token)
+        ]
+
+    async def trim_output(self, trims: Sequence[tuple[RunKey, str, int, int]]) -> set[int]:
+        """Forget stored output wholly within (run, stream, start, end); answers the runs that were refused."""
+        refused = await self._fetch(
+            "select * from leasehold.trim_output($1, $2, $3, $4, $5)",
+            [run.id for run, _, _, _ in trims], [run.token for run, _, _, _ in trims],
+            [stream for _, stream, _, _ in trims], [start for _, _, start, _ in trims], [end for _, _, _, end in trims],
+        )  # fmt: skip
+        return {row[0] for row in refused}
+
+    async def save_checkpoints(self, checkpoints: Sequence[tuple[RunKey, Mapping[str, Any]]]) -> set[int]:
+        """Where a daemon that takes these runs up may go on reading; answers the runs that were refused."""
+        refused = await self._fetch(
+            "select * from leasehold.save_checkpoints($1, $2, $3)",
+            [run.id for run, _ in checkpoints], [run.token for run, _ in checkpoints], [dict(each) for _, each in checkpoints],
+        )  # fmt: skip
+        return {row[0] for row in refused}
 
     async def append_events(self, rows: Sequence[EventRow]) -> set[int]:
         """Append events of many runs; answers the runs that were refused. Exactly once by each row's mark."""

@@ -4,11 +4,17 @@ from signal import Signals
 
 from leasehold.agents.base import Adapter
 from leasehold.events.clean import clean, clean_text
-from leasehold.models import Exit, Verdict
+from leasehold.models import Exit, Outcome, Verdict
 
 ENDED: dict[str, Verdict] = {
     "cancelled": Verdict("cancelled", "cancelled", "stopped because its job was cancelled"),
     "total": Verdict("timed_out", "total", "stopped after the agent's total_timeout"),
+    "idle": Verdict(
+        "timed_out", "idle", "stopped: it wrote nothing for the agent's idle_timeout and did no work either"
+    ),
+    "first_output": Verdict("timed_out", "first_output", "stopped: it wrote nothing at all for first_output_timeout"),
+    "spawn": Verdict("timed_out", "spawn", "not started: the keeper did not answer for the agent's spawn_timeout"),
+    "output_limit": Verdict("failed", "output_limit", "stopped: it wrote more than the agent's output_limit"),
     "interrupt": Verdict("interrupted", "daemon_restart", "stopped because the daemon stopped"),
     "deadline": Verdict("interrupted", "lease_lost", "stopped because its lease could not be renewed in time"),
     "lost": Verdict("interrupted", "lease_lost", "stopped because its lease had passed to somebody else"),
@@ -34,7 +40,10 @@ def judge(ending: Exit, adapter: Adapter) -> Verdict:
         return ENDED[ending.why]
     if ending.error is not None:
         reason = SPAWN_REASONS.get(ending.error.get("kind", ""), "spawn_failed")
-        return Verdict("failed", reason, clean_text(ending.error.get("message", "")))
+        outcome: Outcome = "interrupted" if reason == "disk_full" else "failed"  # the host's trouble, not the job's
+        return Verdict(outcome, reason, clean_text(ending.error.get("message", "")))
+    if ending.why == "linger":
+        return _lingered(adapter)
     if ending.why != "exit":
         return Verdict("interrupted", "stopped", clean_text(f"stopped: {ending.why}"))
     if ending.signal is not None:
@@ -42,6 +51,14 @@ def judge(ending: Exit, adapter: Adapter) -> Verdict:
     said = adapter.verdict(ending.exit_code or 0)
     message = clean_text(said.message) if said.message is not None else None
     return Verdict(said.outcome, said.reason, message, clean(said.result))
+
+
+def _lingered(adapter: Adapter) -> Verdict:
+    """Its result stands; that it would not leave is only noted."""
+    said = adapter.verdict(0)
+    reason = "linger" if said.outcome == "succeeded" else said.reason
+    message = said.message or "stopped: it gave its result and did not leave for the agent's linger_timeout"
+    return Verdict(said.outcome, reason, clean_text(message), clean(said.result))
 
 
 def _killed(ending: Exit) -> Verdict:

@@ -1,4 +1,4 @@
-"""End the runs of workers that are seen dead. If it fails, a log line; another daemon reaps too."""
+"""End the runs of workers that are seen dead, and jobs that waited too long. If it fails, a log line; another daemon reaps too."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +41,11 @@ class Reaper:
                 "reaped", run_id=row["run_id"], job_id=row["job_id"], lost_worker=row["lost_worker"],
                 instance=row["instance"], job_status=row["job_status"],
             )  # fmt: skip
+
+    async def expire(self) -> None:
+        """One turn: jobs that have waited longer than their agent's `queue_timeout`."""
+        for job in await self._db.expire_queued(self._lease.worker):
+            log.warning("job_expired", job_id=job, reason="queue")
 
     async def _watch(self) -> dict[int, Sighting]:
         now = boottime()

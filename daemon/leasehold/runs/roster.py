@@ -20,6 +20,7 @@ class Held:
     deadline: float
     told: float = 0.0
     why: str | None = None
+    unkillable: bool = False
     stopping: Event = field(default_factory=Event)
 
     def stop(self, why: str) -> bool:
@@ -39,7 +40,7 @@ class Roster:
         self._freed = freed
         self._held: dict[int, Held] = {}
         self.claims_in_flight = 0
-        self.empty = Event()
+        self.empty = Event()  # but for what does not die
         self.empty.set()
 
     @property
@@ -71,9 +72,17 @@ class Roster:
         finally:
             if self._held.get(held.key.id) is held:
                 del self._held[held.key.id]
-            if not self._held:
-                self.empty.set()
+            self._note_empty()
             self._freed.ring()
+
+    def give_up_on(self, held: Held) -> None:
+        """Its tree does not die: it keeps its place, but nobody waits for it."""
+        held.unkillable = True
+        self._note_empty()
+
+    def _note_empty(self) -> None:
+        if all(held.unkillable for held in self._held.values()):
+            self.empty.set()
 
     @contextmanager
     def claiming(self) -> Iterator[None]:

@@ -55,6 +55,7 @@ class Settler:
             "seconds": ending.seconds,
             "swept": ending.swept,
             "containment": ending.containment,
+            **({"tree": ending.tree} if ending.tree else {}),
         }
         try:
             settled = await self._db.patiently(

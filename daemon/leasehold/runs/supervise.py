@@ -1,6 +1,6 @@
 """The life of one run, from claim to settlement, top to bottom. If it fails, one run fails."""
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from leasehold.events.shipper import Shipper
 from leasehold.loops import background
 from leasehold.models import Exit, Run, boottime
 from leasehold.processes.keeper import Keeper, KeptRun, Spawn
+from leasehold.runs.clocks import Clocks
+from leasehold.runs.ending import Ender
 from leasehold.runs.judge import judge
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Held, Roster
@@ -44,6 +46,7 @@ class Supervisor:
         self._roster = roster
         self._shipper = shipper
         self._settler = Settler(db, keeper, lease)
+        self._ender = Ender(settings, db, keeper, lease, roster)
 
     async def supervise(self, run: Run, held: Held, kept: KeptRun | None = None) -> None:
         """See `run` through; `kept` is what the keeper has of it when it was taken up again."""
@@ -81,11 +84,15 @@ class Supervisor:
         ended = Event()
         async with create_task_group() as group:
             async with background() as beside:
-                beside.start_soon(self._obey, run, held)
+                beside.start_soon(self._ender.obey, run, held)
                 kept = kept or await self._spawn(run, held, adapter)
                 group.start_soon(_follow, recorder, ended)
                 if kept.exit is None:
-                    beside.start_soon(self._clock, run, held)
+                    clocks = Clocks(
+                        run, held, self._keeper, adapter, self._directory(run), partial(self._ender.suspect, run)
+                    )
+                    beside.start_soon(clocks.watch, kept.start_time)
+                    beside.start_soon(self._ender.watch_unkillable, run, held)
                     await self._announce(run, held, kept)
                 ending = await self._keeper.exited(run.id)
             ended.set()
@@ -94,14 +101,17 @@ class Supervisor:
     async def _spawn(self, run: Run, held: Held, adapter: Adapter) -> KeptRun:
         """Ask the keeper, for as long as it takes it to answer; it starts a run id at most once."""
         command = adapter.launch(run, run.workspace or str(self._directory(run) / "workspace"))
+        late_at = boottime() + run.spawn_timeout.total_seconds()
         while True:
             spec = Spawn(
                 run_id=run.id, token=str(run.key.token), argv=command.argv, env=command.env, cwd=run.workspace,
-                stdin=command.stdin, deadline=held.deadline, grace=self._ladder(run), limits=run.limits,
+                stdin=command.stdin, deadline=held.deadline, grace=self._ender.grace(run), limits=run.limits,
             )  # fmt: skip
             try:
                 kept = await self._keeper.spawn(spec)
             except KeeperAway:
+                if boottime() >= late_at:
+                    held.stop("spawn")  # the keeper hears of the stop first, so a later spawn starts nothing
                 await sleep(0.5)
                 continue
             if kept.exit is None:
@@ -115,49 +125,30 @@ class Supervisor:
             "cgroup": kept.cgroup,
             "containment": self._keeper.containment.get("rung"),
         }
+        if kept.limits_missing:
+            identity["limits_missing"] = list(kept.limits_missing)
+            log.warning(
+                "limit_unenforced",
+                limits=list(kept.limits_missing),
+                why="this host's containment has no such controller",
+            )
         try:
             await self._db.patiently(self._db.start_run, self._lease.worker, run.key, identity)
         except (RunRefused, WorkerClosed) as error:
             log.warning("run_lost", error=str(error))
             held.stop("lost")
 
-    async def _obey(self, run: Run, held: Held) -> None:
-        """When somebody asks for the end: the ladder, as often as the keeper needs to hear of it."""
-        await held.stopping.wait()
-        assert held.why is not None
-        grace = self._ladder(run) if held.why in ("lost", "interrupt") else run.stop_grace.total_seconds()
-        log.info("run_stopping", why=held.why, grace=grace)
-        while True:
-            try:
-                await self._keeper.stop(run.id, held.why, [("TERM", grace)])
-                return
-            except KeeperAway:
-                await sleep(0.5)
-
-    async def _clock(self, run: Run, held: Held) -> None:
-        """The total time, from the start of the process, on the clock that nobody can set."""
-        if run.total_timeout is None:
-            return
-        kept = next((each for each in await self._keeper.kept() if each.run_id == run.id), None)
-        began = kept.start_time / os.sysconf("SC_CLK_TCK") if kept and kept.start_time else boottime()
-        await sleep(max(0.0, began + run.total_timeout.total_seconds() - boottime()))
-        held.stop("total")
-
     async def _abandon(self, run: Run, held: Held) -> None:
         """After an accident of ours: end the tree, then settle the run as our failure."""
         held.stop("daemon_error")
         with move_on_after(self._settings.lease.total_seconds()):
             async with background() as beside:
-                beside.start_soon(self._obey, run, held)
+                beside.start_soon(self._ender.obey, run, held)
                 ending = await self._keeper.exited(run.id)
             try:
                 await self._settler.settle(run, ending, judge(ending, CommandAdapter()), {})
             except (RunRefused, WorkerClosed) as error:
                 log.warning("run_refused", error=str(error), run_directory="kept")
-
-    def _ladder(self, run: Run) -> float:
-        """Seconds between TERM and KILL when it is we who are in a hurry."""
-        return min(run.stop_grace, self._settings.grace).total_seconds()
 
     def _directory(self, run: Run) -> Path:
         return self._settings.state_dir / "runs" / str(run.id)
