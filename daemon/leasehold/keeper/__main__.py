@@ -14,10 +14,9 @@ from leasehold.keeper.containment import find_groups
 from leasehold.keeper.desk import Desk
 from leasehold.keeper.house import House
 from leasehold.keeper.inherit import take_over
+from leasehold.keeper.kill import Kill
 from leasehold.keeper.log import log
-from leasehold.keeper.run import Run
 from leasehold.keeper.server import Server
-from leasehold.keeper.sweep import Families
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -40,10 +39,10 @@ def main() -> int:
     if groups is None and words.containment == "cgroup":
         log("no_cgroup", "error", hint="this host lets us make no cgroup v2 group; use --containment auto")
         return 2
-    Run.patience = words.unkillable_after
+    Kill.patience = words.unkillable_after
     told: list[Server] = []
     house = House(state, keeper_id, groups, lambda message: told[0].tell(message) if told else None)
-    take_over(house, Families(keeper_id, os.getpid()))
+    take_over(house)
     server = Server((words.socket or state / "keeper.sock").absolute(), _gids(words))
     told.append(server)
     log("ready", keeper_id=keeper_id, pid=os.getpid(), containment=house.rung, runs_inherited=len(house.runs))
@@ -65,7 +64,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--allow-gid", type=int, action="append", default=[], help="members of this group may connect")
     parser.add_argument("--containment", choices=("auto", "cgroup", "subreaper"), default="auto")
     parser.add_argument("--exit-when-idle-after", type=float, metavar="SECONDS")
-    parser.add_argument("--unkillable-after", type=float, default=Run.patience, help=argparse.SUPPRESS)
+    parser.add_argument("--unkillable-after", type=float, default=Kill.patience, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

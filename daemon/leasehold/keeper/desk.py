@@ -11,6 +11,7 @@ from leasehold.keeper.limits import cannot_catch
 from leasehold.keeper.log import log
 from leasehold.keeper.look import look
 from leasehold.keeper.protocol import PROTOCOL, RefusedError, Request
+from leasehold.keeper.rounds import Rounds
 from leasehold.keeper.run import Run
 
 Answer = dict[str, object]
@@ -32,6 +33,7 @@ class Desk:
 
     def __init__(self, house: House, version: str) -> None:
         self.house = house
+        self.rounds = Rounds(house)
         self.life = os.urandom(8).hex()
         self.epoch = 0
         self._holder: object = (
@@ -63,6 +65,9 @@ class Desk:
                 raise RefusedError("bad_request", f"there is no operation {operation!r}")
         except RefusedError as error:
             return {"id": number, "ok": False, "error": error.code, "message": str(error)}
+        except OSError as error:  # the blast-radius border: what one request breaks must not end every agent
+            log("request_failed", "error", error=str(error))
+            return {"id": number, "ok": False, "error": "failed", "message": str(error)}
         return {"id": number, "ok": True, **said}
 
     def _about(self) -> Answer:
@@ -151,7 +156,7 @@ class Desk:
     def _hold(self, request: Request) -> Answer:
         run = self._known(request)
         for _ in range(HOLD_PASSES):  # while some of them ran, they may have made more
-            if not run.hold(self.house.members().get(run.run_id, [])):
+            if not run.hold(self.rounds.members().get(run.run_id, [])):
                 break
         return {"held": run.held}
 
@@ -162,7 +167,7 @@ class Desk:
     def _look(self, request: Request) -> Answer:
         run = self._known(request)
         cpu_seconds = run.group.cpu_seconds() if run.group is not None else None
-        return look(self.house.members().get(run.run_id, []), cpu_seconds)
+        return look(self.rounds.members().get(run.run_id, []), cpu_seconds)
 
     def _punch(self, request: Request) -> Answer:
         run, name = self._known(request), protocol.text(request, "stream")

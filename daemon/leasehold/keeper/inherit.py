@@ -10,17 +10,17 @@ from leasehold.keeper.log import log
 from leasehold.keeper.procfs import Process
 from leasehold.keeper.record import lost
 from leasehold.keeper.run import Run
-from leasehold.keeper.sweep import Families
+from leasehold.keeper.sweep import marked
 
 PATIENCE = 30.0
 """Seconds of killing after which the keeper says that something does not die, and goes on killing."""
 
 
-def take_over(house: House, families: Families) -> None:
+def take_over(house: House) -> None:
     """Kill every tree of an earlier keeper, then load or write each run's exit record. Before hello is answered."""
     recorded = _recorded(house)
     began, said = boottime(), False
-    while victims := _victims(house, families, recorded):
+    while victims := _victims(house, recorded):
         for one in victims:
             procfs.send(one, SIGKILL)
         if not said and boottime() - began > PATIENCE:
@@ -39,13 +39,13 @@ def take_over(house: House, families: Families) -> None:
         _load(house, run_id)
 
 
-def _victims(house: House, families: Families, recorded: set[tuple[int, int]]) -> list[Process]:
+def _victims(house: House, recorded: set[tuple[int, int]]) -> list[Process]:
     if house.groups is not None:
         for group in house.groups.leftovers():
             group.kill()
     everything = procfs.processes()
     roots = {one.pid for one in everything.values() if (one.pid, one.start) in recorded}
-    found = {one.pid: one for one in [*families.marked(), *procfs.descendants(roots, everything)]}
+    found = {one.pid: one for one in [*marked(house.keeper_id), *procfs.descendants(roots, everything)]}
     return [one for one in found.values() if one.alive]
 
 

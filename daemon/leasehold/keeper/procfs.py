@@ -24,8 +24,8 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Can it still do something?"""
-        return self.state not in GONE
+        """Can it still do something? A main thread that has left is shown as dead while its others live on."""
+        return self.state not in GONE or self.threads > 1
 
 
 def read_bytes(path: str) -> bytes | None:

@@ -42,20 +42,20 @@ def ended(run: "Run", keeper_id: str, rung: str) -> Record:
     """Of a tree that is gone; before its group is removed."""
     status = run.status
     failed = wrapper_error(run.directory, run.program) if status in (125, 126, 127) else None
-    if run.story is not None:
-        run.directory.write_tree(run.story)
+    if run.kill.story is not None:
+        run.directory.write_tree(run.kill.story)
     return {
         **never_started(run, keeper_id, run.why or "exit", failed),
         "state": "never_started" if failed else "exited",
         "exit_code": status if status is not None and status >= 0 and not failed else None,
         "signal": -status if status is not None and status < 0 else None,
         "seconds": round(boottime() - run.began[1], 3),
-        "swept": run.swept,
+        "swept": run.kill.swept,
         "containment": rung,
         "usage": {**run.usage, **(run.group.usage() if run.group is not None else {})},
         "stdout_bytes": run.directory.size("stdout"),
         "stderr_bytes": run.directory.size("stderr"),
-        "tree": run.story,
+        "tree": run.kill.story,
     }
 
 

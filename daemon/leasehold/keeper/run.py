@@ -3,27 +3,21 @@
 import os
 import subprocess
 import time
-from signal import SIGKILL, SIGTERM
-from typing import ClassVar
+from signal import SIGTERM
 
 from leasehold.keeper import procfs
 from leasehold.keeper.clock import boottime
 from leasehold.keeper.containment import Group
 from leasehold.keeper.hold import Hold
+from leasehold.keeper.kill import Kill
 from leasehold.keeper.ladder import Ladder
 from leasehold.keeper.log import log
-from leasehold.keeper.look import tree
 from leasehold.keeper.procfs import Process
 from leasehold.keeper.rundir import RunDirectory
-
-SWEEP_PAUSES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 class Run:
     """A tree and its end. The house tells it the time and who its members are."""
-
-    patience: ClassVar[float] = 10.0
-    """Seconds of killing after which a tree that is still there is called unkillable; it is killed on, slower."""
 
     def __init__(self, run_id: int, token: str, deadline: float, grace: float, directory: RunDirectory) -> None:
         self.run_id = run_id
@@ -31,25 +25,21 @@ class Run:
         self.deadline = deadline
         self.grace = grace
         self.directory = directory
-        self.state = "running"
         self.exit: dict[str, object] | None = None
         self.group: Group | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.pidfd: int | None = None
         self.stdin_writer: int | None = None
         self.start_time: int | None = None
+        self.number: int | None = None
         self.program = ""
         self.missing: list[str] = []
         self.status: int | None = None
-        self.swept = 0
         self.usage: dict[str, object] = {}
-        self.story: str | None = None
-        self.unkillable: list[Process] = []
+        self.kill = Kill(run_id)
         self.began = (time.time(), boottime())
         self._ladder: Ladder | None = None
         self._hold = Hold()
-        self._killing_since: float | None = None
-        self._sweeps = 0
 
     def own(self, process: "subprocess.Popen[bytes]") -> None:
         """The agent lives as `process`."""
@@ -70,6 +60,15 @@ class Run:
     def leading(self) -> bool:
         """Is the leader still there?"""
         return self.process is not None and self.status is None
+
+    @property
+    def state(self) -> str:
+        """As the daemon knows it."""
+        if self.exit is not None:
+            return "exited"
+        if self.kill.hopeless:
+            return "unkillable"
+        return "running" if self._ladder is None else "stopping"
 
     @property
     def why(self) -> str | None:
@@ -102,16 +101,15 @@ class Run:
             self._ladder.shorten(ladder)
 
     def _end_by(self, ladder: Ladder) -> None:
-        self._ladder, self.state = ladder, "stopping"
+        self._ladder = ladder
         self.release()  # who stands still hears no signal
         if self.group is not None:
             self.group.thaw()
 
     def next_at(self, now: float) -> float:
         """When something is due (CLOCK_BOOTTIME)."""
-        if self._killing_since is not None:
-            pause = SWEEP_PAUSES[min(self._sweeps, len(SWEEP_PAUSES) - 1)]
-            return now + (1.0 if self.state == "unkillable" else pause)
+        if self.kill.begun:
+            return self.kill.next_at(now)
         soft = self.deadline - self.grace if self._ladder is None else self._ladder.next_at
         return min(soft, self.deadline)
 
@@ -128,14 +126,13 @@ class Run:
             return False
         self.status = self.process.returncode = os.waitstatus_to_exitcode(status)
         self.usage["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 3)
-        if self._killing_since is None:
-            self._killing_since = boottime()  # whatever it left behind goes now, also after success
+        self.kill.begin()  # whatever it left behind goes now, also after success
         return True
 
     def act(self, now: float, members: list[Process]) -> None:
         """Do what is due: signals of the ladder, the deadline, the kill."""
-        if self._killing_since is not None:
-            self._kill(members)
+        if self.kill.begun:
+            self.kill.go_on(members, self.group)
             return
         if self._ladder is None and now >= self.deadline - self.grace:
             log("deadline_near", "warning", run_id=self.run_id, why="its lease was not renewed")
@@ -146,28 +143,12 @@ class Run:
             for one in members:
                 procfs.send(one, number)
         if now >= min(self._ladder.kill_at, self.deadline):
-            self._killing_since = now
-            self._kill(members)
-
-    def _kill(self, members: list[Process]) -> None:
-        self._sweeps += 1
-        if self.story is None and members:
-            self.story = tree(members)  # kept in memory: the kill waits for no disk
-        if self.group is not None:
-            self.group.kill()
-        leader = self.pid
-        self.swept += sum(procfs.send(one, SIGKILL) for one in members if one.pid != leader or self.status is None)
-        if self._killing_since is not None and boottime() - self._killing_since > self.patience:
-            self._give_up_on(members)
-
-    def _give_up_on(self, members: list[Process]) -> None:
-        if self.state != "unkillable":
-            log("unkillable", "error", run_id=self.run_id, pids=[one.pid for one in members])
-        self.state, self.unkillable = "unkillable", members
+            self.kill.begin()
+            self.kill.go_on(members, self.group)
 
     def gone(self, members: list[Process]) -> bool:
         """Is nothing left?"""
-        if self._killing_since is None or (self.process is not None and self.status is None):
+        if not self.kill.begun or self.leading:
             return False
         return not members and not (self.group is not None and self.group.populated())
 
@@ -191,7 +172,7 @@ class Run:
         return {
             "run_id": self.run_id,
             "token": self.token,
-            "state": "exited" if self.exit else self.state,
+            "state": self.state,
             "pid": self.pid,
             "start_time": self.start_time,
             "cgroup": str(self.group.path) if self.group else None,
@@ -199,5 +180,5 @@ class Run:
             "exit": self.exit,
             "limits_missing": self.missing,
             "held": self.held,
-            "unkillable": [{"pid": one.pid, "name": one.name, "state": one.state} for one in self.unkillable],
+            "unkillable": self.kill.left(),
         }

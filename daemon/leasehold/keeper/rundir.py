@@ -4,12 +4,16 @@ import json
 import os
 import stat
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+from leasehold.keeper.files import open_file, read_file, remove_tree, replace_file, unlock, write_all
 from leasehold.keeper.punch import punch
 
 FILES = ("spec.json", "stdin", "stdout", "stderr", "started", "exit.json", "tree.txt", "exec_failed")
 """All that is in one, beside `workspace`."""
+RECORD_LIMIT = 4 * 1024 * 1024
+"""Bytes of a marker or record that are read."""
 
 
 class RunDirectory:
@@ -34,26 +38,17 @@ class RunDirectory:
         return path
 
     def output(self, name: str) -> int:
-        """A descriptor that appends to `stdout` or `stderr`."""
-        return self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def punch(self, name: str, start: int, end: int) -> bool:
-        """Free that range of `stdout` or `stderr`, as far as it is written; False: the file system cannot."""
-        try:
-            file = self._open(name, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
-            return False
-        try:
-            return start < (end := min(end, os.fstat(file).st_size)) and punch(file, start, end)
-        except OSError:
-            return False
-        finally:
-            os.close(file)
+        """A descriptor that appends to `stdout` or `stderr`; agents expect one that waits."""
+        fd = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.set_blocking(fd, True)
+        return fd
 
     def stdin_text(self, content: bytes) -> int:
         """A descriptor that reads the prompt."""
         self._write("stdin", content)
-        return self._open("stdin", os.O_RDONLY)
+        fd = self._open("stdin", os.O_RDONLY)
+        os.set_blocking(fd, True)
+        return fd
 
     def stdin_fifo(self) -> tuple[int, int]:
         """Descriptors (agent's reading end, our writing end) of a FIFO that the daemon may open as well."""
@@ -71,73 +66,44 @@ class RunDirectory:
 
         The file alone is synced: after a crash of the host no daemon asks for a run id of an earlier boot.
         """
-        fd = self._open("started", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            os.write(fd, json.dumps(facts).encode() + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        self._append("started", json.dumps(facts).encode() + b"\n", os.O_CREAT | os.O_EXCL, sync=True)
 
     def mark_process(self, facts: dict[str, object]) -> None:
         """Add the process to the marker. Only of use while this boot lasts, so it is not synced."""
-        fd = self._open("started", os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(fd, json.dumps(facts).encode() + b"\n")
-        finally:
-            os.close(fd)
+        self._append("started", json.dumps(facts).encode() + b"\n")
 
     def started(self) -> dict[str, object] | None:
-        """The marker, or None: nothing was ever started here."""
-        try:
-            lines = (self.path / "started").read_bytes().splitlines()
-        except OSError:
+        """The marker, empty if an agent wrecked it; None: nothing was ever started here."""
+        if not os.path.lexists(self.path / "started"):
             return None
         facts: dict[str, object] = {}
-        for line in lines:
+        for line in (read_file(self.path / "started", RECORD_LIMIT) or b"").splitlines():
             facts.update(_object(line) or {})
         return facts
 
     def write_exit(self, record: dict[str, object]) -> None:
         """The exit record, all of it or nothing, on the disk."""
+        unlock(self.path)
         self.path.mkdir(mode=0o750, exist_ok=True)
-        fresh = self.path / "exit.json.new"
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        try:
-            os.write(fd, json.dumps(record).encode() + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        fresh.rename(self.path / "exit.json")
-        self._sync(self.path)
+        replace_file(self.path / "exit.json", json.dumps(record).encode() + b"\n")
 
     def exit(self) -> dict[str, object] | None:
         """The exit record, or None."""
-        try:
-            return _object((self.path / "exit.json").read_bytes())
-        except OSError:
-            return None
+        return _object(read_file(self.path / "exit.json", RECORD_LIMIT) or b"")
 
     def write_tree(self, story: str) -> None:
-        """Add to the story of what was about to be killed."""
-        fd = self._open("tree.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            os.write(fd, story.encode("utf-8", "replace"))
-        finally:
-            os.close(fd)
+        """What was about to be killed, for a reader on this host; the record has it too, so it may fail."""
+        with suppress(OSError):
+            self._append("tree.txt", story.encode("utf-8", "replace"), os.O_CREAT)
 
     def exec_failed(self) -> str | None:
         """What the placement wrapper wrote when exec failed: its exit status; None: the agent ran."""
-        try:
-            return (self.path / "exec_failed").read_text(encoding="ascii", errors="replace").strip()
-        except OSError:
-            return None
+        said = read_file(self.path / "exec_failed", 64)
+        return None if said is None else said.decode("ascii", "replace").strip()
 
     def last_words(self) -> str:
         """The end of stderr."""
-        try:
-            return (self.path / "stderr").read_bytes()[-400:].decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
+        return (read_file(self.path / "stderr", 400, end=True) or b"").decode("utf-8", "replace").strip()
 
     def size(self, name: str) -> int:
         """Bytes of `stdout` or `stderr`."""
@@ -147,16 +113,30 @@ class RunDirectory:
             return 0
         return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
+    def punch(self, name: str, start: int, end: int) -> bool:
+        """Free that range of `stdout` or `stderr`, as far as it is written; False: the file system cannot."""
+        try:
+            file = self._open(name, os.O_WRONLY)
+        except OSError:
+            return False
+        try:
+            return start < (end := min(end, os.fstat(file).st_size)) and punch(file, start, end)
+        except OSError:
+            return False
+        finally:
+            os.close(file)
+
     def remove(self) -> "subprocess.Popen[bytes] | None":
-        """Remove it all; a workspace with something in it by a helper process, so that nobody waits for it."""
+        """Remove it all; what does not go at once by a helper process, so that nobody waits for it."""
         aside = self.runs.parent / f"trash-{self.run_id}-{os.urandom(4).hex()}"
+        unlock(self.path)
         try:
             self.path.rename(aside)
         except FileNotFoundError:
             return None
-        for name in FILES:
-            (aside / name).unlink(missing_ok=True)
         try:
+            for name in FILES:
+                (aside / name).unlink(missing_ok=True)
             if (aside / "workspace").is_dir():
                 (aside / "workspace").rmdir()
             aside.rmdir()
@@ -166,37 +146,19 @@ class RunDirectory:
 
     def _write(self, name: str, content: bytes) -> None:
         (self.path / name).unlink(missing_ok=True)
-        fd = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        self._append(name, content, os.O_CREAT | os.O_EXCL)
+
+    def _append(self, name: str, content: bytes, flags: int = 0, *, sync: bool = False) -> None:
+        fd = self._open(name, os.O_WRONLY | os.O_APPEND | flags)
         try:
-            while content:
-                content = content[os.write(fd, content) :]
+            write_all(fd, content)
+            if sync:
+                os.fsync(fd)
         finally:
             os.close(fd)
 
     def _open(self, name: str, flags: int) -> int:
-        # an agent owns its directory: never follow a link that it put there
-        return os.open(self.path / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-
-    @staticmethod
-    def _sync(path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def remove_tree(path: Path) -> "subprocess.Popen[bytes]":
-    """Start `rm -rf`; the caller reaps it."""
-    script = 'chmod -R u+rwX -- "$0" 2>/dev/null; exec rm -rf -- "$0"'
-    return subprocess.Popen(
-        ["/bin/sh", "-c", script, str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )
+        return open_file(self.path / name, flags)
 
 
 def _object(line: bytes) -> dict[str, object] | None:

@@ -69,14 +69,14 @@ class Server:
             signal.signal(number, self._signalled)
         busy_at = boottime()
         while not (self.stopping and not desk.house.live):
-            next_at = desk.house.next_at()
+            next_at = desk.rounds.next_at()
             limits = [next_at - boottime()] if next_at is not None else []
             if idle_limit is not None:
                 limits.append(1.0)
             for key, _mask in self._selector.select(max(0.0, min(limits)) if limits else None):
                 handler: Callable[[], None] = key.data
                 handler()
-            desk.house.tick()
+            desk.rounds.go()
             if desk.house.live or self._connections:
                 busy_at = boottime()
             elif idle_limit is not None and boottime() - busy_at > idle_limit:

@@ -1,0 +1,114 @@
+"""The keeper's round: who has ended, what is due, who is left over. If it fails, the keeper fails and the next one sweeps.
+
+Kills come first and wait for no disk: records are written after every tree that is due has had its signal.
+"""
+
+import os
+from contextlib import suppress
+from signal import SIGKILL
+
+from leasehold.keeper import procfs
+from leasehold.keeper.clock import boottime
+from leasehold.keeper.house import House
+from leasehold.keeper.log import log
+from leasehold.keeper.procfs import Process
+from leasehold.keeper.record import ended
+from leasehold.keeper.run import Run
+from leasehold.keeper.sweep import NOBODYS, Families, Members
+
+LOOK = 1.0
+"""Seconds between two looks at who descends from whom, while runs live and no cgroup holds them."""
+HUNT = 0.02
+"""Seconds that one round may spend on trees that run away as fast as they are killed."""
+AGAIN = 1.0
+"""Seconds after which what could not be written or removed is tried again."""
+
+
+class Rounds:
+    """Told when to go by the server's loop."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._families = Families(house.keeper_id, os.getpid(), self.orphans)
+        self._next_look = 0.0
+        self._not_ours = frozenset(procfs.own_children())
+        """Children that the program had which became us by exec."""
+
+    def go(self) -> None:
+        """Reap, look, act, settle. Cheap when nothing is due."""
+        now, live = boottime(), self._house.live
+        just_ended = [run for run in live if run.leader_ended()]
+        left_over = bool(self.orphans())
+        gone = [run for run in just_ended if not left_over and run.gone([])]
+        due = [run for run in live if run not in gone and (run in just_ended or run.next_at(now) <= now)]
+        if due or ((live or self._families.unsure) and now >= self._next_look):
+            gone += self._act(due, now)
+        for run in gone:
+            record = ended(run, self._house.keeper_id, self._house.rung)
+            run.close()
+            self._house.settle(run, record)
+        self._house.write_again()
+
+    def orphans(self) -> list[Process]:
+        """Our living children that lead no run: all that a tree whose parents are gone leaves is given to us.
+
+        Exact: a dead one may just have given us its children, so it is reaped and we look again.
+        """
+        leaders = {run.pid for run in self._house.live}
+        while True:
+            pids = [pid for pid in procfs.own_children() if pid not in leaders]
+            found = [procfs.process(pid) for pid in pids]
+            for one in found:
+                if one is not None and not one.alive:
+                    self._reap(one.pid)
+            if all(one is None or one.alive for one in found):
+                no_strays = self._house.helpers | self._not_ours
+                return [one for one in found if one is not None and one.pid not in no_strays]
+
+    def _reap(self, pid: int) -> None:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        self._house.helpers.discard(pid)
+
+    def members(self) -> Members:
+        """Who belongs to which live run now."""
+        return self._families.look(self._house.live)
+
+    def _act(self, due: list[Run], now: float) -> list[Run]:
+        """Do what is due; the runs that are gone now."""
+        members = self.members()
+        self._next_look = now + LOOK
+        self._end_nobodys(members.get(NOBODYS, []))
+        for run in self._house.live:
+            if run.held:  # somebody may have been born while the others were stopped
+                run.hold(members.get(run.run_id, []))
+        for run in due:
+            before = run.state
+            run.act(now, members.get(run.run_id, []))
+            if run.state == "unkillable" != before:
+                self._house.tell({"event": "unkillable", "run_id": run.run_id, "processes": run.kill.left()})
+        self._hunt([run for run in due if run.kill.begun and not run.kill.hopeless])
+        if any(run.leader_ended() for run in due):  # look again: the kill has just changed the picture
+            members = self.members()
+        return [run for run in due if run.gone(members.get(run.run_id, []))]
+
+    def _end_nobodys(self, strays: list[Process]) -> None:
+        for one in strays:
+            if procfs.send(one, SIGKILL):
+                log("stray_killed", "warning", pid=one.pid, name=one.name, why="no run lives that can have started it")
+
+    def _hunt(self, runs: list[Run]) -> None:
+        until = boottime() + HUNT
+        for run in runs:
+            while boottime() < until and (found := self._families.of(run)):
+                run.kill.strike(found)
+
+    def next_at(self) -> float | None:
+        """When to come back (CLOCK_BOOTTIME); None: when something happens."""
+        now, live = boottime(), self._house.live
+        times = [run.next_at(now) for run in live]
+        if self._house.unwritten:
+            times.append(now + AGAIN)
+        if self._families.unsure or (live and self._house.groups is None):
+            times.append(self._next_look)
+        return min(times, default=None)
