@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from support.host import alive, environ, pids
@@ -157,4 +158,5 @@ class KeeperProcess:
             process.wait()
         if (self.directory / "keeper.id").exists():
             for pid in self.family():
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it may go by itself meanwhile
+                    os.kill(pid, signal.SIGKILL)
