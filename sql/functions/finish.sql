@@ -31,7 +31,7 @@ begin
     found_as := 'repeated';
   elsif current_.outcome = 'lost' then
     perform settle_late(current_, finish_run.outcome, why, finish_run.message, finish_run.exit_code, finish_run.signal,
-                        nullif(finish_run.result, 'null'));
+                        nullif(finish_run.result, 'null'), finish_run.resources, finish_run.output);
     found_as := 'late';
   else
     perform refuse_run(finish_run.run, finish_run.run_token);
@@ -206,45 +206,4 @@ begin
   return make_interval(secs =>
     least(policy.longest_wait, policy.first_wait * 2 ^ least(attempts - 1, 40))
     * (0.9 + 0.2 * (hashint8extended(run, 0) & 1023) / 1023.0));
-end $$;
-
--- The real outcome of a run that had been given up as lost. The verdict stays; this is written once. The job is settled with it
--- if it is still queued right after that run: not started again, not cancelled, not retried by hand.
-create or replace function leasehold.settle_late(
-  run leasehold.runs, outcome text, reason text, message text, exit_code int, signal int, result jsonb)
-returns void
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-declare
-  job jobs;
-  facts jsonb := jsonb_build_object('exit_code', exit_code, 'signal', signal);
-begin
-  if (run).late_outcome is not null then
-    if (run).late_outcome ->> 'outcome' = outcome and (run).late_outcome ->> 'reason' = reason then
-      return;
-    end if;
-    perform refuse_run((run).id, (run).token);
-  end if;
-  update runs r
-     set late_outcome = jsonb_strip_nulls(facts || jsonb_build_object(
-           'outcome', settle_late.outcome, 'reason', settle_late.reason, 'message', settle_late.message,
-           'result', settle_late.result, 'at', clock()))
-   where r.id = (run).id;
-  select j.* into strict job from jobs j where j.id = (run).job_id;
-  perform note(job.id, job.tenant, (run).id, 'late_outcome', message,
-               jsonb_strip_nulls(facts || jsonb_build_object('outcome', outcome, 'reason', reason)));
-  if job.status = 'queued'
-     and job.cancel_requested_at is null
-     and outcome not in ('lost', 'interrupted')
-     and not exists (select from runs r where r.job_id = job.id and r.attempt > (run).attempt)
-     and not exists (select from events e
-                      where e.job_id = job.id
-                        and e.kind = 'retried'
-                        and e.seq > (select max(x.seq) from events x
-                                      where x.job_id = job.id and x.run_id = (run).id and x.kind in ('lost', 'failed', 'cancelled'))) then
-    job.losses := job.losses - 1;                                    -- it was no loss after all
-    job.interruptions := job.interruptions - 1;
-    perform settle_job('late', job, run, outcome, reason, message, result, facts);
-  end if;
 end $$;

@@ -64,6 +64,8 @@ grant execute on function
   leasehold.append_events(bigint[], uuid[], bigint[], text[], text[], text[], text[], jsonb[]),
   leasehold.append_output(bigint[], uuid[], text[], bigint[], bytea[]),
   leasehold.finish_run(bigint, uuid, bigint, uuid, text, text, text, int, int, jsonb, jsonb, jsonb),
+  leasehold.read_late(bigint, uuid, bigint[], uuid[]),
+  leasehold.append_late_output(bigint, uuid, bigint, uuid, text[], bigint[], bytea[]),
   leasehold.watch_workers(),
   leasehold.reap(bigint, uuid, bigint[], bigint[]),
   leasehold.next_due(bigint),

@@ -2,48 +2,19 @@
 
 -- What a worker needs to start or to take up its live runs. The claim returns ids only: its rows leave before the commit,
 -- and a stopped client with a full socket would hold the claim for everybody.
-create or replace function leasehold.read_runs(worker bigint, token uuid, runs bigint[])
-returns table (
-  run_id bigint, run_token uuid, job_id bigint, attempt int, tenant text, queue text, agent text, adapter text, command text[],
-  env jsonb, workspace text, launcher text[], prompt text, payload jsonb, limits jsonb, stop_grace interval, total_timeout interval,
-  spawn_timeout interval, first_output_timeout interval, idle_timeout interval, tool_idle_timeout interval, linger_timeout interval,
-  output_head bigint, output_tail bigint, output_limit bigint, status text, started_at timestamptz, cancel_requested boolean,
-  stdout_shipped bigint, stderr_shipped bigint, events_mark bigint, checkpoint jsonb, unkillable boolean)
+create or replace function leasehold.read_runs(worker bigint, token uuid, runs bigint[]) returns setof leasehold.run_bodies
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
-#variable_conflict use_column
 begin
   perform know_worker(read_runs.worker, read_runs.token);
   return query
-  select r.id, r.token, r.job_id, r.attempt, r.tenant, r.queue, r.agent, a.adapter, a.command,
-         a.env, a.workspace, a.launcher, j.prompt, j.payload, a.limits, a.stop_grace, a.total_timeout,
-         a.spawn_timeout, a.first_output_timeout, a.idle_timeout, a.tool_idle_timeout, a.linger_timeout,
-         a.output_head, a.output_tail, a.output_limit, r.status, r.started_at, j.cancel_requested_at is not null,
-         shipped(r.id, 'stdout'), shipped(r.id, 'stderr'), h.mark, r.checkpoint, r.unkillable_since is not null
+  select body.*
     from unnest(read_runs.runs) wanted (id)
-   cross join lateral (select u.* from leasehold.runs u where u.id = wanted.id offset 0) r
-   cross join lateral (select k.* from jobs k where k.id = r.job_id offset 0) j
-   cross join lateral (select k.* from heads k where k.job_id = r.job_id offset 0) h
-   cross join lateral (select k.* from agents k where k.name = r.agent offset 0) a
+   cross join lateral (select u.id, u.worker_id, u.ended_at from leasehold.runs u where u.id = wanted.id offset 0) r
+   cross join lateral (select b.* from run_bodies b where b.run_id = r.id offset 0) body
    where r.worker_id = read_runs.worker
      and r.ended_at is null;
-end $$;
-
--- The first byte of a stream that is not in the database yet.
-create or replace function leasehold.shipped(run bigint, stream text) returns bigint
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-begin
-  return coalesce(
-    (select o.byte_offset + octet_length(o.bytes)
-       from output o
-      where o.run_id = shipped.run
-        and o.stream = shipped.stream
-      order by o.byte_offset desc
-      limit 1),
-    0);
 end $$;
 
 -- The process exists. Repeatable: an answer can be lost.

@@ -27,4 +27,6 @@ alter table leasehold.reasons
   add column follows text not null default 'stop' constraint reasons_follows check (follows in ('again', 'backoff', 'park', 'stop')),
   add column park interval constraint reasons_park check ((park is not null) = (follows = 'park'));
 
+-- their text in functions/ has another answer, or more arguments, now
 drop function if exists leasehold.read_runs(bigint, uuid, bigint[]);
+drop function if exists leasehold.settle_late(leasehold.runs, text, text, text, int, int, jsonb);

@@ -78,6 +78,21 @@ class Database:
         rows = await self._fetch("select * from leasehold.read_runs($1, $2, $3)", worker.id, worker.token, list(runs))
         return [_run(row) for row in rows]
 
+    async def read_late(self, worker: Worker, runs: Sequence[RunKey]) -> list[Run]:
+        """The bodies of runs given up as lost whose real outcome nobody has reported yet."""
+        rows = await self._fetch(
+            "select * from leasehold.read_late($1, $2, $3, $4)",
+            worker.id, worker.token, [run.id for run in runs], [run.token for run in runs],
+        )  # fmt: skip
+        return [_run(row) for row in rows]
+
+    async def append_late_output(self, worker: Worker, run: RunKey, rows: Sequence[OutputRow]) -> None:
+        """The rest of a lost run's output, before its late outcome. A chunk that is there is skipped."""
+        await self._fetch(
+            "select leasehold.append_late_output($1, $2, $3, $4, $5, $6, $7)", worker.id, worker.token, run.id, run.token,
+            [row.stream for row in rows], [row.offset for row in rows], [row.raw for row in rows],
+        )  # fmt: skip
+
     async def renew(self, worker: Worker, runs: Collection[int], lease: timedelta) -> list[tuple[str, int | None, str]]:
         """Extend the lease and hear what is pending: (`renewed` | `lost` | `unnamed` | `cancel`, run, detail)."""
         rows = await self._fetch(

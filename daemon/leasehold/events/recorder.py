@@ -7,7 +7,7 @@ from typing import Any
 
 from leasehold.agents.base import Adapter
 from leasehold.events.clean import clean, clean_text
-from leasehold.events.shipper import Shipper
+from leasehold.events.shipper import Outlet
 from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import Line, LineReader, Plain
 from leasehold.processes.tail import Tail
@@ -41,7 +41,7 @@ class OutputStream:
 class Recorder:
     """Reads a run's two files from the start: what an earlier life has shipped is only folded again."""
 
-    def __init__(self, run: Run, adapter: Adapter, shipper: Shipper, directory: Path) -> None:
+    def __init__(self, run: Run, adapter: Adapter, shipper: Outlet, directory: Path) -> None:
         self._run = run
         self._adapter = adapter
         self._shipper = shipper

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from anyio import EndOfStream, WouldBlock, create_memory_object_stream, create_task_group, sleep
@@ -23,6 +23,16 @@ LINGER = 0.02
 
 Item = EventRow | OutputRow | Mark
 Row = TypeVar("Row", EventRow, OutputRow)
+
+
+class Outlet(Protocol):
+    """Where a recorder's rows go."""
+
+    async def ship(self, item: EventRow | OutputRow) -> None:
+        """Take one row."""
+
+    async def shipped(self) -> None:
+        """Return once everything taken so far is in the database."""
 
 
 class Shipper:

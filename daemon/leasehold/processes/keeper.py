@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from signal import SIGKILL
 from typing import Any
 
 from anyio import Event
@@ -168,7 +169,7 @@ class Keeper:
 
     def hear_exit(self, ending: Exit) -> None:
         """A tree is gone."""
-        if ending.run_id in self._condemned and ending.why == "exit":
+        if ending.run_id in self._condemned and ending.why == "exit" and ending.signal == SIGKILL:
             ending = replace(ending, why="deadline")  # the keeper saw it die and cannot know that it was us
         self._exits[ending.run_id] = ending
         self._trees.pop(ending.run_id, None)

@@ -17,7 +17,6 @@ from leasehold.models import RunKey, Worker, boottime
 from leasehold.processes.keeper import Keeper, KeptRun
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Roster
-from leasehold.runs.settle import Settler
 from leasehold.runs.supervise import Supervisor
 from leasehold.settings import Settings
 
@@ -53,7 +52,7 @@ class Lives:
         self._runs = runs
         self._listener = listener
         self._controls = controls
-        self._settler = Settler(db, keeper, lease)
+        self._late = supervisor.late
 
     async def begin(self) -> None:
         """Register, adopt, and only after that commit move deadlines, of the returned runs alone (rules 7 and 8)."""
@@ -68,7 +67,7 @@ class Lives:
         await self._take(ours, kept)
         strangers = [each for run, each in kept.items() if run not in ours]
         for stranger in strangers:
-            self._runs.start_soon(self._settler.settle_stranger, stranger)
+            self._runs.start_soon(self._late.settle_stranger, stranger)
         ended = sum(what == "ended" for what, _ in answers)
         log.info("runs_adopted", adopted=len(ours), ended_meanwhile=ended, strangers=len(strangers))
         self._listener.hear(f"leasehold_worker_{worker.id}", self._controls)

@@ -112,6 +112,8 @@ class LeaseKeeper:
         return [run for what, run, _ in answers if what == "unnamed" and run is not None and run not in here]
 
     def _stop(self, held: Held, why: str) -> None:
+        if held.ended:  # its outcome is on the way, or arrived while the renewal was: nothing to stop
+            return
         if held.stop(why) and why == "lost":
             log.warning("run_lost", run_id=held.key.id, job_id=held.job_id, attempt=held.attempt)
 

@@ -21,6 +21,7 @@ class Held:
     told: float = 0.0
     why: str | None = None
     unkillable: bool = False
+    ended: bool = False
     stopping: Event = field(default_factory=Event)
 
     def stop(self, why: str) -> bool:

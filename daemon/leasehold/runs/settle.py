@@ -1,17 +1,14 @@
 """Hand a verdict to the database, then let the run directory go. If it fails, one run's outcome waits on disk."""
 
 from typing import Any
-from uuid import UUID
 
 import structlog
 from anyio import sleep
 
-from leasehold.agents.command import CommandAdapter
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, KeeperRefused, RunRefused, WorkerClosed
-from leasehold.models import Exit, Run, RunKey, Settled, Verdict
-from leasehold.processes.keeper import Keeper, KeptRun
-from leasehold.runs.judge import judge
+from leasehold.models import Exit, RunKey, Settled, Verdict
+from leasehold.processes.keeper import Keeper
 from leasehold.runs.lease import Lease
 
 log = structlog.get_logger()
@@ -28,26 +25,15 @@ class Settler:
         self._keeper = keeper
         self._lease = lease
 
-    async def settle(self, run: Run, ending: Exit, verdict: Verdict, output: dict[str, Any]) -> None:
-        """Settle `run`; waits for the database for as long as this daemon lives."""
-        settled = await self._finish(run.key, ending, verdict, output)
+    async def settle(self, key: RunKey, ending: Exit, verdict: Verdict, output: dict[str, Any]) -> None:
+        """Settle the run; waits for the database for as long as this daemon lives."""
+        settled = await self._finish(key, ending, verdict, output)
         if settled is not None:
             log.info(
-                "run_late" if settled.disposition == "late" else "run_settled",
+                "run_late" if settled.disposition == "late" else "run_settled", run_id=key.id,
                 outcome=verdict.outcome, reason=verdict.reason, message=verdict.message, job_status=settled.job_status,
                 retry_at=settled.retry_at.isoformat() if settled.retry_at else None, seconds=round(ending.seconds, 3),
             )  # fmt: skip
-
-    async def settle_stranger(self, kept: KeptRun) -> None:
-        """A run that the keeper has and the database does not give us: end it, report its outcome, let it go."""
-        key = RunKey(kept.run_id, UUID(kept.token))
-        if kept.exit is None:
-            await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
-        ending = await self._keeper.exited(kept.run_id)
-        verdict = judge(ending, CommandAdapter())
-        settled = await self._finish(key, ending, verdict, {})
-        if settled is not None:
-            log.info("run_late", run_id=kept.run_id, outcome=verdict.outcome, job_status=settled.job_status)
 
     async def _finish(self, key: RunKey, ending: Exit, verdict: Verdict, output: dict[str, Any]) -> Settled | None:
         resources = {

@@ -9,7 +9,7 @@ from anyio import Event, create_task_group, move_on_after, sleep
 from structlog.contextvars import bound_contextvars
 
 from leasehold.agents.base import Adapter
-from leasehold.agents.command import CommandAdapter
+from leasehold.agents.registry import ADAPTERS
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
 from leasehold.events.recorder import Recorder
@@ -20,14 +20,13 @@ from leasehold.processes.keeper import Keeper, KeptRun, Spawn
 from leasehold.runs.clocks import Clocks
 from leasehold.runs.ending import Ender
 from leasehold.runs.judge import judge
+from leasehold.runs.late import LateSettler
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Held, Roster
 from leasehold.runs.settle import Settler
 from leasehold.settings import Settings
 
 log = structlog.get_logger()
-
-ADAPTERS: dict[str, type[Adapter]] = {"command": CommandAdapter}
 
 QUICK, SLOW = 0.02, 0.4
 """Seconds between two looks at a run's files: while it speaks, and while it is silent."""
@@ -46,6 +45,7 @@ class Supervisor:
         self._roster = roster
         self._shipper = shipper
         self._settler = Settler(db, keeper, lease)
+        self.late = LateSettler(db, keeper, lease, self._settler, settings.state_dir / "runs")
         self._ender = Ender(settings, db, keeper, lease, roster)
 
     async def supervise(self, run: Run, held: Held, kept: KeptRun | None = None) -> None:
@@ -74,8 +74,12 @@ class Supervisor:
         with Recorder(run, adapter, self._shipper, self._directory(run)) as recorder:
             ending = await self._live(run, held, kept, adapter, recorder)
             output = await recorder.end()
+            lost = held.why == "lost" or run.id in self._shipper.refused
         log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
-        await self._settler.settle(run, ending, judge(ending, adapter), output)
+        if lost:  # the database stopped listening at some point: begin its story anew
+            await self.late.settle(run.key, ending)
+        else:
+            await self._settler.settle(run.key, ending, judge(ending, adapter), output)
 
     async def _live(
         self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder
@@ -95,6 +99,7 @@ class Supervisor:
                     beside.start_soon(self._ender.watch_unkillable, run, held)
                     await self._announce(run, held, kept)
                 ending = await self._keeper.exited(run.id)
+            held.ended = True
             ended.set()
         return ending
 
@@ -146,7 +151,7 @@ class Supervisor:
                 beside.start_soon(self._ender.obey, run, held)
                 ending = await self._keeper.exited(run.id)
             try:
-                await self._settler.settle(run, ending, judge(ending, CommandAdapter()), {})
+                await self._settler.settle(run.key, ending, judge(ending, ADAPTERS[run.adapter]()), {})
             except (RunRefused, WorkerClosed) as error:
                 log.warning("run_refused", error=str(error), run_directory="kept")
 

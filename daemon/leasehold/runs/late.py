@@ -1,0 +1,85 @@
+"""What became of runs that the database has given up or given away: end them, report what really happened, let them go.
+
+If it fails, an outcome waits on disk for the next life.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from leasehold.agents.registry import ADAPTERS
+from leasehold.db.calls import Database
+from leasehold.errors import RunRefused, WorkerClosed
+from leasehold.events.recorder import Recorder
+from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey
+from leasehold.processes.keeper import Keeper, KeptRun
+from leasehold.runs.judge import judge
+from leasehold.runs.lease import Lease
+from leasehold.runs.settle import Settler
+
+log = structlog.get_logger()
+
+ALL_EVENTS = 2**62
+"""A mark above every place in a stream: events of a run that is over are not numbered any more (rule 20)."""
+BATCH_BYTES = 1024 * 1024
+
+
+class LateOutlet:
+    """Where the output of a lost run goes; its events are only folded into its outcome."""
+
+    def __init__(self, db: Database, lease: Lease, run: RunKey) -> None:
+        self._db = db
+        self._lease = lease
+        self._run = run
+        self._rows: list[OutputRow] = []
+
+    async def ship(self, item: EventRow | OutputRow) -> None:
+        """Keep a batch together."""
+        if isinstance(item, OutputRow):
+            self._rows.append(item)
+        if sum(len(row.raw) for row in self._rows) >= BATCH_BYTES:
+            await self.shipped()
+
+    async def shipped(self) -> None:
+        """Return once everything so far is in the database. Raises RunRefused."""
+        if self._rows:
+            await self._db.patiently(self._db.append_late_output, self._lease.worker, self._run, self._rows)
+            self._rows = []
+
+
+class LateSettler:
+    """Settles what the keeper has and the database does not give us."""
+
+    def __init__(self, db: Database, keeper: Keeper, lease: Lease, settler: Settler, runs: Path) -> None:
+        self._db = db
+        self._keeper = keeper
+        self._lease = lease
+        self._settler = settler
+        self._runs = runs
+
+    async def settle_stranger(self, kept: KeptRun) -> None:
+        """A tree, or an exit record, of a run that is not ours any more."""
+        if kept.exit is None:
+            await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
+        await self.settle(RunKey(kept.run_id, UUID(kept.token)), await self._keeper.exited(kept.run_id))
+
+    async def settle(self, key: RunKey, ending: Exit) -> None:
+        """Report what really became of a run whose tree is gone, as long as the database will still hear it."""
+        try:
+            lost = await self._db.patiently(self._db.read_late, self._lease.worker, [key])
+            if lost:
+                await self._settle_late(lost[0], ending)
+            else:  # settled before, or never known here: the answer says which
+                verdict = judge(ending, ADAPTERS["command"]())
+                await self._settler.settle(key, ending, verdict, {})
+        except (RunRefused, WorkerClosed) as error:
+            log.warning("run_refused", run_id=key.id, error=str(error), run_directory="kept")
+
+    async def _settle_late(self, run: Run, ending: Exit) -> None:
+        adapter = ADAPTERS[run.adapter]()
+        outlet = LateOutlet(self._db, self._lease, run.key)
+        with Recorder(replace(run, events_mark=ALL_EVENTS), adapter, outlet, self._runs / str(run.id)) as recorder:
+            output = await recorder.end()
+        await self._settler.settle(run.key, ending, judge(ending, adapter), output)

@@ -1,0 +1,28 @@
+-- The first byte of a stream that is not in the database yet.
+create or replace function leasehold.shipped(run bigint, stream text) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return coalesce(
+    (select o.byte_offset + octet_length(o.bytes)
+       from output o
+      where o.run_id = shipped.run
+        and o.stream = shipped.stream
+      order by o.byte_offset desc
+      limit 1),
+    0);
+end $$;
+
+-- All that a daemon must know of a run to start it, to take it up, or to settle it late. New columns go to the end.
+create or replace view leasehold.run_bodies as
+select r.id as run_id, r.token as run_token, r.job_id, r.attempt, r.tenant, r.queue, r.agent, a.adapter, a.command,
+       a.env, a.workspace, a.launcher, j.prompt, j.payload, a.limits, a.stop_grace, a.total_timeout,
+       a.spawn_timeout, a.first_output_timeout, a.idle_timeout, a.tool_idle_timeout, a.linger_timeout,
+       a.output_head, a.output_tail, a.output_limit, r.status, r.started_at, j.cancel_requested_at is not null as cancel_requested,
+       leasehold.shipped(r.id, 'stdout') as stdout_shipped, leasehold.shipped(r.id, 'stderr') as stderr_shipped,
+       h.mark as events_mark, r.checkpoint, r.unkillable_since is not null as unkillable
+  from leasehold.runs r
+  join leasehold.jobs j on j.id = r.job_id
+  join leasehold.heads h on h.job_id = r.job_id
+  join leasehold.agents a on a.name = r.agent;
