@@ -47,7 +47,8 @@ begin
   bad := agent_limits_mistake(new.limits);
   if bad is not null then
     raise exception 'limits of agent "%": %', new.name, bad
-      using errcode = 'LH046', hint = 'Allowed are memory_max (bytes), pids_max and cpu_weight (1 to 10000), each a whole number above 0.';
+      using errcode = 'LH046',
+            hint = 'Allowed are memory_max (bytes, from 1048576), pids_max (1 to 4194304) and cpu_weight (1 to 10000), each a whole number.';
   end if;
   bad := case
     when new.max_running < 0 then 'max_running is below 0'
@@ -101,16 +102,17 @@ language plpgsql immutable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
+  allowed jsonb := '{"memory_max": [1048576, 999999999999999999], "pids_max": [1, 4194304], "cpu_weight": [1, 10000]}';
   one record;
 begin
   if jsonb_typeof(limits) <> 'object' then
     return format('it is a JSON %s', jsonb_typeof(limits));
   end if;
-  for one in select key, value from jsonb_each(limits) loop
-    if one.key not in ('memory_max', 'pids_max', 'cpu_weight') then
+  for one in select key, value, allowed -> key as bounds from jsonb_each(limits) loop
+    if one.bounds is null then
       return format('there is no limit "%s"', one.key);
-    elsif jsonb_typeof(one.value) <> 'number' or one.value::text !~ '^[1-9][0-9]{0,17}$'
-          or (one.key = 'cpu_weight' and one.value::int8 > 10000) then
+    elsif jsonb_typeof(one.value) <> 'number' or one.value::text !~ '^[0-9]{1,18}$'
+          or one.value::text::int8 not between (one.bounds ->> 0)::int8 and (one.bounds ->> 1)::int8 then
       return format('"%s" is %s', one.key, one.value);
     end if;
   end loop;

@@ -29,7 +29,7 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  if cardinality(runs) <> all (array[cardinality(tokens), cardinality(marks), cardinality(kinds), cardinality(levels),
+  if cardinality(runs) <> any (array[cardinality(tokens), cardinality(marks), cardinality(kinds), cardinality(levels),
                                      cardinality(phases), cardinality(messages), cardinality(datas)]) then
     perform refuse_arguments('the arrays of append_events differ in length');
   end if;

@@ -1,5 +1,5 @@
 -- How runs end and what becomes of their jobs. finish_run(), reap() and adopt() all come through end_run(); the retry policy is
--- in what_follows() and the table `reasons`.
+-- in policy.sql and the table `reasons`.
 
 -- A worker reports what became of a run, after its process tree is gone. The first verdict stands; the same again is harmless.
 -- 'settled': taken. 'repeated': it was known. 'late': the run had been given up as lost; the job was settled with it if it still could.
@@ -88,45 +88,6 @@ begin
                     jsonb_build_object('exit_code', exit_code, 'signal', signal));
 end $$;
 
--- What follows for a job when a run of it ends so: the whole retry policy. ends_as is null if it goes back to the queue, at again_at.
-create or replace function leasehold.what_follows(
-  job leasehold.jobs, run bigint, outcome text, reason text,
-  out ends_as text, out why text, out again_at timestamptz, out attempts int, out interruptions int, out losses int)
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-declare
-  policy reasons;
-begin
-  select r.* into strict policy
-    from reasons r
-   where r.outcome = what_follows.outcome
-     and r.reason = what_follows.reason;
-  why := reason;
-  attempts := job.attempts + policy.uses_attempt::int;
-  interruptions := job.interruptions + (not policy.uses_attempt)::int;
-  losses := job.losses + (outcome = 'lost')::int;
-  if outcome = 'succeeded' then                                       -- it was done before a stop could reach it
-    ends_as := 'succeeded';
-  elsif reason = 'unkillable' then                                    -- its tree may live: neither again nor "cancelled", which means gone
-    ends_as := 'failed';
-  elsif job.cancel_requested_at is not null or outcome = 'cancelled' then
-    ends_as := 'cancelled';
-    why := 'cancelled';
-  elsif outcome = 'lost' and losses >= job.max_losses then
-    ends_as := 'failed';
-    why := 'crash_cap';
-  elsif policy.follows = 'again' then
-    again_at := least(job.run_at, clock());                           -- not the job's fault: it keeps its place
-  elsif policy.follows = 'park' then
-    again_at := clock() + policy.park;
-  elsif policy.follows = 'backoff' and attempts < job.max_attempts then
-    again_at := clock() + backoff(job.agent, greatest(attempts, 1), run);
-  else
-    ends_as := outcome;
-  end if;
-end $$;
-
 -- Bring a job to where its ended run leads. Returns the job's new status.
 create or replace function leasehold.settle_job(
   actor text, job leasehold.jobs, run leasehold.runs, outcome text, reason text, message text, result jsonb, facts jsonb)
@@ -143,7 +104,8 @@ begin
      set status = coalesce(next_.ends_as, 'queued'),
          run_at = coalesce(next_.again_at, j.run_at),
          due = coalesce(next_.again_at <= clock(), true),
-         waits_until = next_.again_at + (select a.queue_timeout from agents a where a.name = j.agent),
+         waits_until = case when next_.ends_as is null                -- a long run has not waited: from now, not from its old run_at
+           then greatest(next_.again_at, clock()) + (select a.queue_timeout from agents a where a.name = j.agent) end,
          attempts = next_.attempts,
          interruptions = next_.interruptions,
          losses = next_.losses,

@@ -5,7 +5,7 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  if cardinality(runs) <> all (array[cardinality(tokens), cardinality(streams), cardinality(offsets), cardinality(chunks)]) then
+  if cardinality(runs) <> any (array[cardinality(tokens), cardinality(streams), cardinality(offsets), cardinality(chunks)]) then
     perform refuse_arguments('the arrays of append_output differ in length');
   end if;
   return query
@@ -41,46 +41,52 @@ begin
    where not exists (select from locked l where l.run_id = s.run and l.run_token = s.token);
 end $$;
 
--- Forget output of live runs that lies wholly in [start, end): what scrolled out of the tail that is kept. Returns the runs refused.
+-- Forget stored bytes of live runs: the rows that lie wholly in [start, end). Returns the runs that are refused. The last row of a
+-- stream always stays: it says how far we are (see shipped()).
 create or replace function leasehold.trim_output(runs bigint[], tokens uuid[], streams text[], starts bigint[], ends bigint[])
 returns setof bigint
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
-set enable_seqscan = off
+set enable_seqscan = off                                       -- the primary key of output, whatever the statistics say
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 begin
-  if cardinality(runs) <> all (array[cardinality(tokens), cardinality(streams), cardinality(starts), cardinality(ends)]) then
+  if cardinality(runs) <> any (array[cardinality(tokens), cardinality(streams), cardinality(starts), cardinality(ends)]) then
     perform refuse_arguments('the arrays of trim_output differ in length');
   end if;
   return query
   with said as materialized (
-    select s.*, locked.job_id is not null as live
-      from unnest(trim_output.runs, tokens, streams, starts, ends) as s (run, token, stream, start_, end_)
-      left join lateral (select h.job_id
-                           from heads h
-                          where h.job_id = (select r.job_id from leasehold.runs r where r.id = s.run)
-                            and h.run_id = s.run
-                            and h.run_token = s.token
-                            for share) locked on true
-  ), gone as (
+    select t.*, l.run_id is not null as live
+      from unnest(trim_output.runs, tokens, streams, starts, ends) as t (run, token, stream, first, past)
+      left join live_speakers(trim_output.runs, tokens) l
+        on l.run_id = t.run
+       and l.run_token = t.token
+  ), trimmed as (
     delete from output o
-     using said s
-     where s.live
-       and o.run_id = s.run
-       and o.stream = s.stream
-       and o.byte_offset >= s.start_
-       and o.byte_offset < s.end_
-       and o.byte_offset + octet_length(o.bytes) <= s.end_
+     using (select s.run, s.stream, s.first, least(s.past, newest.byte_offset) as past, s.past as whole
+              from said s
+             cross join lateral (select n.byte_offset
+                                   from output n
+                                  where n.run_id = s.run
+                                    and n.stream = s.stream
+                                  order by n.byte_offset desc
+                                  limit 1) newest
+             where s.live) range_
+     where o.run_id = range_.run
+       and o.stream = range_.stream
+       and o.byte_offset >= range_.first
+       and o.byte_offset < range_.past
+       and o.byte_offset + octet_length(o.bytes) <= range_.whole
   )
   select distinct s.run
     from said s
    where not s.live;
 end $$;
 
--- Where a daemon that takes these runs up may go on reading. Returns the runs that are refused.
+-- How far the adapters of live runs are: a replay of stdout may begin there. Returns the runs that are refused.
 create or replace function leasehold.save_checkpoints(runs bigint[], tokens uuid[], checkpoints jsonb[]) returns setof bigint
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
@@ -88,22 +94,54 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 begin
-  if cardinality(runs) <> all (array[cardinality(tokens), cardinality(checkpoints)]) then
+  if cardinality(runs) <> any (array[cardinality(tokens), cardinality(checkpoints)]) then
     perform refuse_arguments('the arrays of save_checkpoints differ in length');
   end if;
   return query
-  with saved as (
-    update leasehold.runs r
-       set checkpoint = s.checkpoint
-      from unnest(save_checkpoints.runs, tokens, checkpoints) as s (run, token, checkpoint)
-     where r.id = s.run
-       and r.token = s.token
-       and r.ended_at is null
-    returning r.id
+  with said as materialized (
+    select c.*, l.run_id is not null as live
+      from unnest(save_checkpoints.runs, tokens, checkpoints) with ordinality as c (run, token, checkpoint, nth)
+      left join live_speakers(save_checkpoints.runs, tokens) l
+        on l.run_id = c.run
+       and l.run_token = c.token
+  ), saved as (
+    update runs r
+       set checkpoint = newest.checkpoint
+      from (select distinct on (s.run) s.run, s.checkpoint
+              from said s
+             where s.live
+             order by s.run, s.nth desc) newest
+     where r.id = newest.run
   )
-  select distinct n.run
-    from unnest(save_checkpoints.runs) as n (run)
-   where n.run not in (select saved.id from saved);
+  select distinct s.run
+    from said s
+   where not s.live;
+end $$;
+
+-- Those of these (run, token) that are live, with their heads share-locked, ascending: no end passes by before we have committed.
+create or replace function leasehold.live_speakers(runs bigint[], tokens uuid[]) returns table (run_id bigint, run_token uuid)
+language plpgsql
+rows 50
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  return query
+  with speakers as materialized (
+    select distinct r.job_id, s.run, s.token
+      from unnest(live_speakers.runs, tokens) s (run, token)
+     cross join lateral (select u.job_id from leasehold.runs u where u.id = s.run offset 0) r
+     order by r.job_id
+  )
+  select head.run_id, head.run_token
+    from speakers s
+   cross join lateral (select h.run_id, h.run_token
+                         from heads h
+                        where h.job_id = s.job_id
+                          and h.run_id = s.run
+                          and h.run_token = s.token
+                          for share) head;
 end $$;

@@ -34,6 +34,7 @@ begin
          losses = 0,
          run_at = clock(),
          due = true,
+         waits_until = clock() + (select a.queue_timeout from agents a where a.name = j.agent),
          reason = null,
          message = null,
          result = null,

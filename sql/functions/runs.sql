@@ -17,21 +17,20 @@ begin
      and r.ended_at is null;
 end $$;
 
--- The process exists. Repeatable: an answer can be lost.
+-- The process exists. Repeatable: an answer can be lost. A stop that came first stays.
 create or replace function leasehold.start_run(worker bigint, token uuid, run bigint, run_token uuid, identity jsonb) returns void
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
-  current_ runs;
+  current_ runs := hold_run(start_run.worker, start_run.token, start_run.run, start_run.run_token);
 begin
-  current_ := hold_run(start_run.worker, start_run.token, start_run.run, start_run.run_token);
-  if current_.status <> 'starting' then
+  if current_.started_at is not null then
     return;
   end if;
   perform set_config('leasehold.actor', 'start', true);
   update runs r
-     set status = 'running',
+     set status = case r.status when 'starting' then 'running' else r.status end,
          identity = start_run.identity,
          started_at = clock()
    where r.id = current_.id;

@@ -19,7 +19,7 @@ begin
   perform note(current_.job_id, current_.tenant, current_.id, 'stopping', null, jsonb_build_object('why', stop_run.why));
 end $$;
 
--- One of its clocks is about to strike. Nothing is stopped yet.
+-- One of its clocks is about to strike. Nothing is stopped yet. The same said twice in a row is one event: an answer was lost.
 create or replace function leasehold.suspect_run(
   worker bigint, token uuid, run bigint, run_token uuid, clock text, facts jsonb) returns void
 language plpgsql security definer
@@ -27,14 +27,23 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   current_ runs := hold_run(suspect_run.worker, suspect_run.token, suspect_run.run, suspect_run.run_token);
+  said jsonb := coalesce(suspect_run.facts, '{}') || jsonb_build_object('clock', suspect_run.clock);
 begin
+  if exists (select from heads h
+              cross join lateral (select e.* from events e where e.job_id = h.job_id and e.seq = h.seq) newest
+              where h.job_id = current_.job_id
+                and newest.run_id = current_.id
+                and newest.kind = 'suspect'
+                and newest.data = said) then
+    return;
+  end if;
   update runs r
      set suspected_at = clock()
    where r.id = current_.id;
   perform note(current_.job_id, current_.tenant, current_.id, 'suspect',
-               format('silent for %s s; the clock "%s" strikes at %s s', facts ->> 'silent_seconds', suspect_run.clock,
-                      facts ->> 'limit_seconds'),
-               facts, 'warning');
+               format('silent for %s s; the clock "%s" strikes at %s s', coalesce(said ->> 'silent_seconds', '?'), suspect_run.clock,
+                      coalesce(said ->> 'limit_seconds', '?')),
+               said, 'warning');
 end $$;
 
 -- Its tree survived SIGKILL. The run stays live, so that its slot, key and workspace stay taken; should its worker be lost, the job

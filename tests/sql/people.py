@@ -62,6 +62,34 @@ class Worker:
             json.dumps(identity or {"pid": 7}),
         )
 
+    async def stop(self, run, why="cancelled", sql=None):
+        await (sql or self.sql).execute(
+            "select leasehold.stop_run($1, $2, $3, $4, $5)", *self.me, run["run_id"], run["run_token"], why
+        )
+
+    async def suspect(self, run, clock="idle", **facts):
+        await self.sql.execute(
+            "select leasehold.suspect_run($1, $2, $3, $4, $5, $6)",
+            *self.me,
+            run["run_id"],
+            run["run_token"],
+            clock,
+            json.dumps(facts),
+        )
+
+    async def unkillable(self, run, sql=None, **facts):
+        await (sql or self.sql).execute(
+            "select leasehold.report_unkillable($1, $2, $3, $4, $5)",
+            *self.me,
+            run["run_id"],
+            run["run_token"],
+            json.dumps(facts),
+        )
+
+    async def expire(self):
+        rows = await self.sql.fetch("select * from leasehold.expire_queued($1, $2)", *self.me)
+        return [row[0] for row in rows]
+
     async def finish(self, run, outcome="succeeded", reason=None, message=None, exit_code=None, result=None, sql=None):
         return await (sql or self.sql).fetchrow(
             "select * from leasehold.finish_run($1, $2, $3, $4, $5, $6, $7, exit_code => $8, result => $9)",
@@ -126,17 +154,43 @@ class Worker:
             )
         ]
 
-    async def ship(self, *chunks):
+    async def ship(self, *chunks, sql=None):
         """append_output of (run, stream, offset, bytes); answers the refused run ids."""
         return [
             row[0]
-            for row in await self.sql.fetch(
+            for row in await (sql or self.sql).fetch(
                 "select * from leasehold.append_output($1, $2, $3, $4, $5)",
                 [c[0]["run_id"] for c in chunks],
                 [c[0]["run_token"] for c in chunks],
                 [c[1] for c in chunks],
                 [c[2] for c in chunks],
                 [c[3] for c in chunks],
+            )
+        ]
+
+    async def trim(self, *ranges, sql=None):
+        """trim_output of (run, stream, start, end); answers the refused run ids."""
+        return [
+            row[0]
+            for row in await (sql or self.sql).fetch(
+                "select * from leasehold.trim_output($1, $2, $3, $4, $5)",
+                [r[0]["run_id"] for r in ranges],
+                [r[0]["run_token"] for r in ranges],
+                [r[1] for r in ranges],
+                [r[2] for r in ranges],
+                [r[3] for r in ranges],
+            )
+        ]
+
+    async def checkpoint(self, *pairs):
+        """save_checkpoints of (run, checkpoint); answers the refused run ids."""
+        return [
+            row[0]
+            for row in await self.sql.fetch(
+                "select * from leasehold.save_checkpoints($1, $2, $3)",
+                [run["run_id"] for run, _ in pairs],
+                [run["run_token"] for run, _ in pairs],
+                [json.dumps(checkpoint) for _, checkpoint in pairs],
             )
         ]
 

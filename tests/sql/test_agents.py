@@ -16,6 +16,8 @@ async def test_a_bare_agent_from_psql(sql, login):
         "enabled",
         "{}",
     )
+    assert (row["spawn_timeout"].seconds, row["linger_timeout"].seconds, row["idle_timeout"]) == (60, 30, None)
+    assert (row["output_head"], row["output_tail"], row["output_limit"]) == (8 << 20, 1 << 20, None)
     assert (row["retry_backoff"].seconds, row["retry_backoff_max"].seconds, row["stop_grace"].seconds) == (5, 600, 10)
 
 
@@ -42,7 +44,27 @@ async def test_a_bare_agent_from_psql(sql, login):
         ("LH046", {"limits": """'{"memory": 1}'"""}, 'there is no limit "memory"'),
         ("LH046", {"limits": """'{"memory_max": "2G"}'"""}, '"memory_max" is "2G"'),
         ("LH046", {"limits": """'{"cpu_weight": 10001}'"""}, '"cpu_weight" is 10001'),
+        *(
+            ("LH045", {name: value}, f'agent "a": {name} is ')
+            for name in ("queue_timeout", "spawn_timeout", "first_output_timeout", "idle_timeout", "tool_idle_timeout", "linger_timeout")
+            for value in ("'0'", "'-1 s'")
+        ),
+        ("LH045", {"spawn_timeout": "null"}, "spawn_timeout is missing"),
+        ("LH045", {"linger_timeout": "null"}, "linger_timeout is missing"),
+        ("LH045", {"output_head": "0"}, 'agent "a": output_head is missing or below 1 byte'),
+        ("LH045", {"output_head": "null"}, "output_head is missing"),
+        ("LH045", {"output_tail": "-1"}, "output_tail is missing or below 1 byte"),
+        ("LH045", {"output_limit": "0"}, "output_limit is below 1 byte"),
         ("LH046", {"launcher": "'{NULL}'"}, "launcher"),
+        ("LH046", {"limits": """'{"memory_max": 1048575}'"""}, '"memory_max" is 1048575'),
+        ("LH046", {"limits": """'{"memory_max": -1}'"""}, '"memory_max" is -1'),
+        ("LH046", {"limits": """'{"memory_max": null}'"""}, '"memory_max" is null'),
+        ("LH046", {"limits": """'{"pids_max": 0}'"""}, '"pids_max" is 0'),
+        ("LH046", {"limits": """'{"pids_max": 4194305}'"""}, '"pids_max" is 4194305'),
+        ("LH046", {"limits": """'{"pids_max": 1.5}'"""}, '"pids_max" is 1.5'),
+        ("LH046", {"limits": """'{"cpu_weight": true}'"""}, '"cpu_weight" is true'),
+        ("LH046", {"limits": """'{"memory_max": 1e30}'"""}, '"memory_max" is 1000'),
+        ("LH046", {"limits": "'[1]'"}, "it is a JSON array"),
         ("LH048", {"status": "'on'"}, 'an agent cannot be "on"'),
     ],
 )  # fmt: skip
@@ -57,9 +79,12 @@ async def test_a_wrong_agent_gets_a_message_of_ours(login, refused, code, column
 
 async def test_a_good_agent_with_everything(sql):
     await sql.execute("""
-        insert into leasehold.agents (name, adapter, command, env, max_running, total_timeout, workspace, launcher, limits)
+        insert into leasehold.agents (name, adapter, command, env, max_running, total_timeout, workspace, launcher, limits,
+                                      queue_timeout, spawn_timeout, first_output_timeout, idle_timeout, tool_idle_timeout, linger_timeout,
+                                      output_head, output_tail, output_limit)
         values ('a.b-c_1', 'command', '{python3,x.py}', '{"MODE": "fast"}', 3, '1 hour', '/srv/work', '{nice,-n,5}',
-                '{"memory_max": 1000000000, "pids_max": 100, "cpu_weight": 50}')""")
+                '{"memory_max": 1000000000, "pids_max": 100, "cpu_weight": 50}',
+                '1 day', '10 s', '1 min', '5 min', '30 min', '3 s', 1000, 1000, 5000000000)""")
 
 
 async def test_an_agent_keeps_its_name(sql, fixer, refused):

@@ -77,12 +77,91 @@ async def test_every_pair_of_the_table_settles_a_job(sql, worker, job, look, san
         assert answer["job_status"] == expected, row
         after = await look(born)
         if row["follows"] == "park":
-            assert answer["retry_at"] - clock.now == row["park"]
+            assert row["park"] <= answer["retry_at"] - clock.now <= row["park"] * 1.1
         assert (after["attempts"], after["interruptions"]) == ((1, 0) if row["uses_attempt"] else (0, 1))
         assert (after["finished_at"] is None) == (expected == "queued")
         if expected == "queued":
             await sql.execute("select leasehold.cancel($1)", born)
     await sane()
+
+
+async def test_every_pair_of_the_table_leads_where_its_policy_says_while_attempts_are_left(sql, worker, job, clock):
+    for row in await sql.fetch("select * from leasehold.reasons where reason <> 'crash_cap'"):
+        born = await job(max_attempts=5)
+        answer = await worker.finish(await worker.claim_job(born), row["outcome"], row["reason"])
+        if row["follows"] == "stop":
+            ends_as = "failed" if row["outcome"] == "lost" else row["outcome"]  # no job is "lost"
+            assert tuple(answer) == ("settled", ends_as, None), row
+            continue
+        assert answer["job_status"] == "queued", row
+        wait = answer["retry_at"] - clock.now
+        low, high = {
+            "again": (timedelta(0), timedelta(0)),
+            "backoff": (timedelta(seconds=4.5), timedelta(seconds=5.5)),
+            "park": (row["park"], (row["park"] or timedelta(0)) * 1.1),
+        }[row["follows"]]
+        assert low <= wait <= high, row
+        await sql.execute("select leasehold.cancel($1)", born)
+
+
+@pytest.mark.parametrize(("reason", "least"), [("quota", 15), ("rate_limit", 1), ("disk_full", 1)])
+async def test_a_parked_job_waits_its_time_and_has_used_no_attempt(sql, worker, job, look, clock, reason, least):
+    born = await job(max_attempts=1)
+    answer = await worker.finish(await worker.claim_one(), "interrupted", reason, message="come back later")
+    assert timedelta(minutes=least) <= answer["retry_at"] - clock.now <= timedelta(minutes=least * 1.1)
+    row = await look(born)
+    assert (row["status"], row["reason"], row["attempts"], row["run_at"]) == ("queued", reason, 0, answer["retry_at"])
+    assert await sql.fetchval("select situation from leasehold.job_overview") == "waiting: parked, see reason"
+    assert await sql.fetchval("select data ->> 'retry_at' from leasehold.events where kind = 'interrupted'") is not None
+    assert await worker.claim() == []
+    await worker.renew(lease=timedelta(hours=1))
+    await clock.set(answer["retry_at"])
+    assert (await worker.claim_one())["job_id"] == born
+
+
+async def test_jobs_parked_together_do_not_come_back_together(worker, job):
+    for _ in range(10):
+        await job()
+    back = {(await worker.finish(run, "interrupted", "quota"))["retry_at"] for run in await worker.claim(10)}
+    assert len(back) == 10
+
+
+async def test_a_job_whose_end_was_asked_for_is_neither_parked_nor_tried_again(sql, worker, job):
+    for reason, outcome in (("quota", "interrupted"), ("exit_code", "failed"), ("stopped", "interrupted")):
+        born = await job(max_attempts=5)
+        run = await worker.claim_job(born)
+        await sql.execute("select leasehold.cancel($1)", born)
+        assert (await worker.finish(run, outcome, reason))["job_status"] == "cancelled"
+
+
+async def test_the_table_of_reasons_makes_sense(sql):
+    nonsense = await sql.fetch("""
+        select reason, outcome from leasehold.reasons
+         where (outcome in ('interrupted', 'lost') and uses_attempt)                        -- interrupted is not failed
+            or (outcome = 'interrupted' and follows = 'stop')                               -- no status of a job is called so
+            or (outcome = 'lost' and follows = 'stop' and reason <> 'unkillable')
+            or (outcome in ('succeeded', 'blocked', 'cancelled') and follows <> 'stop')
+            or (park is not null and park <= interval '0')
+            or advice !~ '[.?]$'""")
+    assert nonsense == []
+
+
+async def test_every_reason_of_the_contract_is_there(sql):
+    wanted = """exit_code signal oom spawn_not_found spawn_denied spawn_failed spawn idle first_output linger total queue output_limit quota
+        rate_limit auth context_overflow session_rejected max_turns budget refusal question protocol empty_output disagreement disk_full
+        host_reboot daemon_restart lease_lost worker_lost keeper_lost unkillable cancelled stopped agent_error workspace_missing
+        workspace_denied daemon_error crash_cap ok""".split()
+    assert {row[0] for row in await sql.fetch("select distinct reason from leasehold.reasons")} == set(wanted)
+
+
+async def test_what_costs_no_attempt_and_backs_off_waits_longer_each_time(worker, job, clock):
+    """A keeper that hangs would otherwise be asked again every few seconds for ever."""
+    born, waits = await job(), []
+    for _ in range(4):
+        answer = await worker.finish(await worker.claim_job(born), "timed_out", "spawn")
+        waits.append((answer["retry_at"] - clock.now).total_seconds())
+        await clock.set(answer["retry_at"])
+    assert [round(wait / 5) for wait in waits] == [1, 2, 4, 8]
 
 
 async def test_a_failure_is_retried_with_backoff_until_the_attempts_are_used_up(worker, job, look, story, clock):
