@@ -25,6 +25,7 @@ EVENTS: dict[str, str] = {
     "run_claimed": "A job became a run here.",
     "run_adopted": "A run of an earlier life is followed from here on.",
     "run_spawned": "The agent's process lives.",
+    "run_held": "The agent writes faster than it can be read: it is held until we have caught up. Said once a run.",
     "run_stopping": "The agent is asked to end, and why.",
     "run_suspect": "A run has been silent for most of its clock; it is looked at before anything is stopped.",
     "run_unkillable": "A tree survives SIGKILL: its place stays taken until it is gone.",

@@ -11,6 +11,7 @@ from leasehold.db.away import GONE
 from leasehold.db.calls import open_database
 from leasehold.db.listen import open_listener
 from leasehold.db.schema import still_our_schema, until_schema
+from leasehold.events.brake import open_brake
 from leasehold.events.shipper import open_shipper
 from leasehold.loops import background, every
 from leasehold.processes.link import open_keeper
@@ -52,10 +53,11 @@ async def serve(settings: Settings) -> None:
         ) as keeper,
         background() as services,  # outlive the runs, so that leases last as long as runs do
         open_listener(dsn, f"{name} listen") as listener,
+        open_brake(keeper) as brake,
         open_shipper(db) as shipper,  # empties its queue when the last run has spoken
         create_task_group() as runs,  # ends when the last run has ended
     ):  # fmt: skip
-        supervisor = Supervisor(settings, db, keeper, lease, roster, shipper)
+        supervisor = Supervisor(settings, db, keeper, lease, roster, shipper, brake)
         lives = Lives(settings, lifeline, keeper, lease, roster, supervisor, runs, listener, controls)
         leases = LeaseKeeper(settings, lifeline, lease, roster, keeper, pulse)
         claimer = Claimer(settings, db, lease, roster, keeper, pulse, wake)

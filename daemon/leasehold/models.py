@@ -111,6 +111,7 @@ class EventRow:
     run: RunKey
     mark: int | None
     event: Event
+    size: int = 0  # bytes of the line it came from
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,9 @@ begin
    where not exists (select from locked l where l.run_id = s.run and l.run_token = s.token);
 end $$;
 
--- Forget stored bytes of live runs: the rows that lie wholly in [start, end). Returns the runs that are refused. The last row of a
--- stream always stays: it says how far we are (see shipped()).
+-- Forget stored bytes of live runs in [start, end): what scrolled out of the tail that is kept. Rows that lie wholly in it go, a row
+-- that reaches beyond its end loses its beginning. Returns the runs that are refused. The last row of a stream never goes as a
+-- whole: it says how far we are (see shipped()).
 create or replace function leasehold.trim_output(runs bigint[], tokens uuid[], streams text[], starts bigint[], ends bigint[])
 returns setof bigint
 language plpgsql security definer
@@ -80,6 +81,17 @@ begin
        and o.byte_offset >= range_.first
        and o.byte_offset < range_.past
        and o.byte_offset + octet_length(o.bytes) <= range_.whole
+  ), cut as (
+    update output o
+       set byte_offset = s.past,
+           bytes = substring(o.bytes from (s.past - o.byte_offset + 1)::int)
+      from said s
+     where s.live
+       and o.run_id = s.run
+       and o.stream = s.stream
+       and o.byte_offset >= s.first
+       and o.byte_offset < s.past
+       and o.byte_offset + octet_length(o.bytes) > s.past
   )
   select distinct s.run
     from said s

@@ -41,7 +41,8 @@ async def test_an_agent_survives_sigkill_of_the_daemon_and_is_adopted(
     assert await written(job) == LINES
     assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
     output = json.loads(await sql.fetchval("select output from leasehold.runs where job_id = $1", job))
-    assert output["stdout"] == {"bytes": len(LINES), "sha256": hashlib.sha256(LINES).hexdigest()}
+    assert output["stdout"]["bytes"] == len(LINES)
+    assert output["stdout"]["sha256"] == hashlib.sha256(LINES).hexdigest()
 
 
 async def test_an_agent_that_ended_while_no_daemon_was_there_is_settled_with_its_real_outcome(

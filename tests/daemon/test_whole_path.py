@@ -32,7 +32,9 @@ async def test_the_run_row_knows_size_and_digest_of_the_output(host, sql, agent,
         await ends(job, "succeeded")
     output = json.loads(await sql.fetchval("select output from leasehold.runs where job_id = $1", job))
     stored = await written(job)
-    assert output["stdout"] == {"bytes": 700000, "sha256": hashlib.sha256(stored).hexdigest()}
+    assert output["stdout"] == {
+        "bytes": 700000, "sha256": hashlib.sha256(stored).hexdigest(), "kept": [[0, 700000]], "dropped": 0,
+    }  # fmt: skip
 
 
 async def test_any_bytes_arrive_as_they_were(host, sql, agent, insert, ends, written):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from leasehold.processes import lines
-from leasehold.processes.lines import Line, LineReader, Plain
+from leasehold.processes.lines import Line, LineReader, Plain, TooLong
 from leasehold.processes.tail import BITE, Tail
 
 LIMIT = 16
@@ -64,7 +64,20 @@ def test_byte_by_byte_is_the_same_as_at_once(stream):
 
 @given(STREAMS)
 def test_no_byte_is_lost_or_invented(stream):
-    assert b"".join(piece.raw for piece in read(stream)) == stream
+    assert b"".join(piece.raw for piece in read(stream) if not isinstance(piece, TooLong)) == stream
+
+
+@given(STREAMS, st.integers(0, 200))
+def test_a_reader_goes_on_where_another_one_was(stream, cut):
+    first = LineReader()
+    seen = [*first.feed(stream[:cut])]
+    at, inside = first.resume
+    second = LineReader(at, inside=inside)
+    rest = [*second.feed(stream[at:]), *second.end()]
+    assert second.offset == len(stream)
+    whole = [piece for piece in read(stream) if not isinstance(piece, Plain)]
+    assert [piece for piece in [*seen, *rest] if not isinstance(piece, Plain)] == whole
+    assert b"".join(piece.raw for piece in rest if not isinstance(piece, TooLong)) == stream[at:]
 
 
 @given(STREAMS)
@@ -84,7 +97,7 @@ def test_a_replay_gives_the_same_marks(stream):
 def test_what_is_held_is_never_more_than_one_line(bites):
     reader, given_back = LineReader(), 0
     for bite in bites:
-        given_back += sum(len(piece.raw) for piece in reader.feed(bite))
+        given_back += sum(len(piece.raw) for piece in reader.feed(bite) if not isinstance(piece, TooLong))
         blank_held = reader._held and not reader._held.strip(lines.BLANK)
         assert blank_held or reader.offset - given_back <= LIMIT
 
@@ -120,7 +133,7 @@ def test_a_line_at_the_limit_may_be_an_event_and_one_byte_more_is_output():
     fits = b"{" + b"x" * (LIMIT - 2) + b"\n"
     assert read(fits) == [Line(fits, LIMIT)]
     long = b"{" + b"x" * (LIMIT - 1) + b"\n"
-    assert read(long, b"{}\n") == [Plain(long), Line(b"{}\n", LIMIT + 4)]
+    assert read(long, b"{}\n") == [TooLong(LIMIT), Plain(long), Line(b"{}\n", LIMIT + 4)]
 
 
 def test_a_line_over_the_limit_is_passed_on_before_it_ends():

@@ -1,7 +1,7 @@
 """What an adapter is: the dialect an agent speaks. Pure: no I/O, no clock, no database, no asyncio."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from leasehold.models import Command, Event, Run, Verdict
 
@@ -25,3 +25,9 @@ class Adapter(Protocol):
 
     def verdict(self, exit_code: int) -> Verdict:
         """How the run ended, of an agent that left by itself and all of whose words were received."""
+
+    def freeze(self) -> Mapping[str, Any] | None:
+        """Its state, as JSON can say it. None: it cannot be frozen, so no byte it has read can be let go of."""
+
+    def thaw(self, state: Mapping[str, Any]) -> None:
+        """Be as the adapter was that said `state`; goes on with the line behind the last one it had received."""

@@ -4,13 +4,15 @@ A line of stdout that is a JSON object whose `type` is in VOCABULARY is an event
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leasehold.models import Command, Event, Run, Verdict
 
 VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "result", "error")
 """The `type` values that become events. `sql/README.md` says what each may carry."""
+OPEN_LIMIT = 1000
+"""Tools at work at once that are told apart."""
 
 
 class CommandAdapter:
@@ -61,10 +63,19 @@ class CommandAdapter:
         return (_event(kind, said),)
 
     def _tool(self, name: str, status: object) -> None:
-        if status == "started":
+        if status == "started" and len(self._open) < OPEN_LIMIT:
             self._open.add(name)
         elif isinstance(status, str):
             self._open.discard(name)
+
+    def freeze(self) -> Mapping[str, Any] | None:
+        """The last result, and the tools at work."""
+        return {"result": self._result, "open": sorted(self._open)}
+
+    def thaw(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._result = state["result"]
+        self._open = set(state["open"])
 
     def verdict(self, exit_code: int) -> Verdict:
         """The exit code first, then what the agent said of itself in its last `result` line."""

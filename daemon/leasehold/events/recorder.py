@@ -1,105 +1,133 @@
 """One run's words on their way out: bytes in, output rows and events out. If it fails, one run fails."""
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
+
 from leasehold.agents.base import Adapter
-from leasehold.events.clean import clean, clean_text
+from leasehold.errors import KeeperAway, KeeperRefused
+from leasehold.events.channel import Channel
+from leasehold.events.fold import Fold, Mask, StdoutFold, no_mask
+from leasehold.events.lanes import Trim
 from leasehold.events.shipper import Outlet
-from leasehold.models import Event, EventRow, OutputRow, Run, Stream
-from leasehold.processes.lines import Line, LineReader, Plain
+from leasehold.models import EventRow, OutputRow, Run, boottime
+from leasehold.processes.keeper import Keeper
 from leasehold.processes.tail import Tail
 
-
-class OutputStream:
-    """The output of one stream: contiguous offsets, a running digest, and what is stored already left out."""
-
-    def __init__(self, run: Run, name: Stream, shipped: int) -> None:
-        self._run = run
-        self._name = name
-        self._shipped = shipped
-        self._offset = 0
-        self._digest = hashlib.sha256()
-
-    def row(self, raw: bytes) -> OutputRow | None:
-        """Count `raw`; the row to send, or None when an earlier life has stored all of it."""
-        start, self._offset = self._offset, self._offset + len(raw)
-        self._digest.update(raw)
-        fresh = max(start, self._shipped)
-        if fresh >= self._offset:
-            return None
-        return OutputRow(self._run.key, self._name, fresh, raw[fresh - start :])
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Final size and sha256 of the output, so that a reader knows when it has all of it."""
-        return {"bytes": self._offset, "sha256": self._digest.hexdigest()}
+PACE = 1.0
+"""Seconds between two looks at a tail that scrolls."""
 
 
 class Recorder:
-    """Reads a run's two files from the start: what an earlier life has shipped is only folded again."""
+    """Reads a run's two files, from the start or from the last checkpoint; what is stored already is only folded again."""
 
-    def __init__(self, run: Run, adapter: Adapter, shipper: Outlet, directory: Path) -> None:
+    def __init__(
+        self, run: Run, adapter: Adapter, shipper: Outlet, keeper: Keeper, directory: Path, mask: Mask = no_mask
+    ) -> None:
         self._run = run
-        self._adapter = adapter
         self._shipper = shipper
-        self._lines = LineReader()
+        self._keeper = keeper
+        self._out = Channel(Tail(directory / "stdout"), StdoutFold(run, adapter, mask))
+        self._err = Channel(Tail(directory / "stderr"), Fold(run, mask))
+        self._channels = self._out, self._err
+        self.tails = self._out.tail, self._err.tail
         self._sent = False
-        self._out = OutputStream(run, "stdout", run.stdout_shipped)
-        self._err = OutputStream(run, "stderr", run.stderr_shipped)
-        self._tails = Tail(directory / "stdout"), Tail(directory / "stderr")
+        self._resumed = run.checkpoint is None
+        self._punching = True
+        self._scrolled_at = 0.0
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for tail in self._tails:
-            tail.close()
+        for channel in self._channels:
+            channel.tail.close()
 
     async def pump(self) -> bool:
-        """Read and pass on one bite of each stream; False when there was nothing."""
-        said, complained = self._tails[0].read(), self._tails[1].read()
-        if said:
-            await self._receive(self._lines.feed(said))
-        if complained:
-            await self._ship(self._err.row(complained))
-        return bool(said or complained)
+        """Read and pass on what is there; False when there was nothing."""
+        if not self._resumed:
+            await self._resume(self._run.checkpoint or {})
+        moved = False
+        while any([await self._step(channel) for channel in self._channels]):
+            moved = True
+            await self._scroll()
+            await self._give_back()
+            if not any(channel.bulk for channel in self._channels):
+                break
+        await self._scroll()
+        return moved
 
     async def end(self) -> dict[str, Any]:
         """The tree is gone: read to the end, wait until all is stored; answers the final sizes and digests."""
         while await self.pump():
             pass
-        await self._receive(self._lines.end())
+        for channel in self._channels:
+            await self._ship(channel.end())
+        await self._scroll(last=True)
         if self._sent:
-            await self._shipper.shipped()
-        return {"stdout": self._out.summary, "stderr": self._err.summary}
+            await self._shipper.shipped(self._run.key)
+        return {channel.fold.name: channel.fold.output.summary for channel in self._channels}
 
-    async def _receive(self, pieces: Iterable[Line | Plain]) -> None:
-        plain: list[bytes] = []
-        for piece in pieces:
-            events = self._adapter.receive(piece.raw) if isinstance(piece, Line) else None
-            if events is None:
-                plain.append(piece.raw)
+    async def _step(self, channel: Channel) -> bool:
+        """One turn: small bites here and now, bulk in a thread. Floods take turns, so that they share one core."""
+        before = channel.tail.offset
+        if channel.bulk:
+            rows = await to_thread.run_sync(channel.step, limiter=self._shipper.readers)
+        else:
+            rows = channel.step()
+        await self._ship(rows)
+        return channel.tail.offset > before
+
+    async def _scroll(self, *, last: bool = False) -> None:
+        """Send what the tails have, at a modest pace, and take back what has scrolled out of them."""
+        now = boottime()
+        if not last and now - self._scrolled_at < PACE:
+            return
+        for channel in self._channels:
+            output = channel.fold.output
+            if not output.unsent and not last:
                 continue
-            await self._ship(self._out.row(b"".join(plain)))
-            plain.clear()
-            assert isinstance(piece, Line)
-            for event in events:
-                if piece.end > self._run.events_mark:
-                    await self._ship(EventRow(self._run.key, piece.end, storable(event)))
-        await self._ship(self._out.row(b"".join(plain)))
+            self._scrolled_at = now
+            await self._ship(output.tail())
+            start, end = output.dropped
+            if end > start:
+                await self._ship([Trim(self._run.key, channel.fold.name, start, end)])
 
-    async def _ship(self, row: OutputRow | EventRow | None) -> None:
-        if row is not None:
+    async def _give_back(self) -> None:
+        """Save from where the run could be taken up; then what is before that, but for the head, leaves the disk."""
+        due = [channel for channel in self._channels if channel.due] if self._punching else []
+        if not due:
+            return
+        states: dict[str, Any] = {
+            channel.fold.name: state for channel in self._channels if (state := channel.state()) is not None
+        }
+        if not await self._shipper.save(self._run.key, states):
+            self._punching = False
+            return
+        for channel in due:
+            place = channel.resumable
+            assert place is not None
+            assert channel.head_end is not None
+            await self._punch(channel, channel.head_end, place.raw)
+
+    async def _punch(self, channel: Channel, start: int, end: int) -> None:
+        try:
+            self._punching = await self._keeper.punch(self._run.id, channel.fold.name, start, end)
+            channel.freed = end
+        except KeeperAway:  # the next checkpoint frees this range as well
+            pass
+        except KeeperRefused:
+            self._punching = False
+
+    async def _resume(self, checkpoint: Mapping[str, Any]) -> None:
+        for channel in self._channels:
+            if state := checkpoint.get(channel.fold.name):
+                await self._ship(await to_thread.run_sync(channel.resume, state, limiter=self._shipper.readers))
+        self._resumed = True
+
+    async def _ship(self, items: Iterable[OutputRow | EventRow | Trim]) -> None:
+        for item in items:
             self._sent = True
-            await self._shipper.ship(row)
-
-
-def storable(event: Event) -> Event:
-    """The same event, fit for Postgres whatever the agent wrote."""
-    message = clean_text(event.message) if event.message is not None else None
-    return Event(
-        event.kind, message, clean(dict(event.data)), event.level, clean_text(event.phase) if event.phase else None
-    )
+            await self._shipper.ship(item)

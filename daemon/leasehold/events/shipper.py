@@ -1,15 +1,16 @@
 """Carry output and events of many runs into few statements. If it fails, the daemon fails."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
-from anyio import EndOfStream, WouldBlock, create_memory_object_stream, create_task_group, sleep
-from anyio import Event as Mark
+from anyio import CapacityLimiter, create_task_group
+from anyio import Event as Signal
 
 from leasehold.db.away import Refusal
 from leasehold.db.calls import Database
+from leasehold.events.lanes import Checkpoint, Item, Lanes, Mark, Trim
 from leasehold.models import Event, EventRow, OutputRow, RunKey
 
 log = structlog.get_logger()
@@ -17,73 +18,86 @@ log = structlog.get_logger()
 BATCH = 500
 """Rows of one batch at most."""
 BATCH_BYTES = 4 * 1024 * 1024
-"""Output bytes of one batch at most; with the queue it bounds what the daemon holds in memory."""
+"""Output bytes of one batch at most; with the lanes it bounds what the daemon holds in memory."""
 LINGER = 0.02
 """Seconds to wait for more rows before a batch is sent."""
 
-Item = EventRow | OutputRow | Mark
-Row = TypeVar("Row", EventRow, OutputRow)
+Row = TypeVar("Row", EventRow, OutputRow, Trim, Checkpoint)
 
 
 class Outlet(Protocol):
     """Where a recorder's rows go."""
 
-    async def ship(self, item: EventRow | OutputRow) -> None:
-        """Take one row."""
+    readers: CapacityLimiter
+    """Whoever reads in bulk takes turns with the others who do, so that floods share one core."""
 
-    async def shipped(self) -> None:
-        """Return once everything taken so far is in the database."""
+    async def ship(self, item: EventRow | OutputRow | Trim) -> None:
+        """Take one thing."""
+
+    async def shipped(self, run: RunKey) -> None:
+        """Return once everything of this run that was taken so far is in the database."""
+
+    async def save(self, run: RunKey, state: Mapping[str, Any]) -> bool:
+        """Store a checkpoint and all that came before it; False: it could not be."""
 
 
 class Shipper:
-    """Bounded: when Postgres is slow the queue fills, the tails stop reading, and the files wait on disk."""
+    """Bounded: when Postgres is slow the lanes fill, the tails stop reading, and the files wait on disk."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._inlet, self._outlet = create_memory_object_stream[Item](64)
+        self._lanes = Lanes()
+        self._unsaved: set[int] = set()
         self.refused: set[int] = set()
+        self.readers = CapacityLimiter(1)
 
-    async def ship(self, item: EventRow | OutputRow) -> None:
-        """Queue one row. Rows of a run that the database has refused are dropped."""
+    async def ship(self, item: EventRow | OutputRow | Trim | Checkpoint) -> None:
+        """Queue one thing. What is said of a run that the database has refused is dropped."""
         if item.run.id not in self.refused:
-            await self._inlet.send(item)
+            await self._lanes.put(item)
 
-    async def shipped(self) -> None:
-        """Return once everything queued so far is in the database."""
-        mark = Mark()
-        await self._inlet.send(mark)
-        await mark.wait()
+    async def shipped(self, run: RunKey) -> None:
+        """Return once everything that this run has queued so far is in the database."""
+        mark = Mark(run, Signal())
+        await self._lanes.put(mark)
+        await mark.stored.wait()
+
+    async def save(self, run: RunKey, state: Mapping[str, Any]) -> bool:
+        """Store a checkpoint and all that came before it; False: it could not be."""
+        self._unsaved.discard(run.id)
+        await self.ship(Checkpoint(run, state))
+        await self.shipped(run)
+        return run.id not in self.refused | self._unsaved
 
     def forget(self, run: RunKey) -> None:
         """The run is over: no more is coming of it."""
         self.refused.discard(run.id)
+        self._unsaved.discard(run.id)
 
     def close(self) -> None:
-        """No more rows; the loop ends when the queue is empty."""
-        self._inlet.close()
+        """No more rows; the loop ends when the lanes are empty."""
+        self._lanes.close()
 
     async def ship_until_closed(self) -> None:
-        """The loop: first row, a breath, whatever else is there, two statements."""
-        async for first in self._outlet:
-            if not isinstance(first, Mark):  # somebody waits for a mark: what is queued behind it can follow
-                await sleep(LINGER)
-            items = [first, *self._at_hand(_weight(first))]
+        """The loop: a first row, a breath, whatever else is there, a statement for each kind."""
+        while await self._lanes.filled(LINGER):
+            items = self._lanes.take(BATCH, BATCH_BYTES)
             # output first: an event never refers to bytes that a reader cannot see yet
             await self._send([item for item in items if isinstance(item, OutputRow)], self._db.append_output)
             await self._send([item for item in items if isinstance(item, EventRow)], self._db.append_events)
+            await self._send([item for item in items if isinstance(item, Trim)], self._trim)
+            # last: what was said before a checkpoint is not read again by whoever starts from it
+            await self._send([item for item in items if isinstance(item, Checkpoint)], self._save)
             for item in items:
                 if isinstance(item, Mark):
-                    item.set()
+                    item.stored.set()
 
-    def _at_hand(self, weight: int) -> list[Item]:
-        items: list[Item] = []
-        while len(items) < BATCH and weight < BATCH_BYTES:
-            try:
-                items.append(self._outlet.receive_nowait())
-            except (WouldBlock, EndOfStream):
-                break
-            weight += _weight(items[-1])
-        return items
+    async def _trim(self, rows: Sequence[Trim]) -> set[int]:
+        return await self._db.trim_output([(row.run, row.stream, row.start, row.end) for row in rows])
+
+    async def _save(self, rows: Sequence[Checkpoint]) -> set[int]:
+        newest = {row.run: row.state for row in rows}
+        return await self._db.save_checkpoints(list(newest.items()))
 
     async def _send(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], Awaitable[set[int]]]) -> None:
         if not rows:
@@ -98,20 +112,18 @@ class Shipper:
             log.warning("event_unstorable", run_id=rows[0].run.id, error=str(error))
             await self._replace(rows[0])
 
-    async def _replace(self, row: EventRow | OutputRow) -> None:
+    async def _replace(self, row: Item) -> None:
         """What Postgres will not take is named instead of lost silently."""
+        if isinstance(row, Checkpoint):
+            self._unsaved.add(row.run.id)
         if isinstance(row, EventRow) and row.event.kind != "unparsed":
             stand_in = Event("unparsed", f"a {row.event.kind} event could not be stored", level="warning")
             await self._send([EventRow(row.run, row.mark, stand_in)], self._db.append_events)
 
 
-def _weight(item: Item) -> int:
-    return len(item.raw) if isinstance(item, OutputRow) else 512
-
-
 @asynccontextmanager
 async def open_shipper(db: Database) -> AsyncIterator[Shipper]:
-    """A shipper at work. Leaving the block waits until its queue is empty."""
+    """A shipper at work. Leaving the block waits until its lanes are empty."""
     shipper = Shipper(db)
     async with create_task_group() as group:
         group.start_soon(shipper.ship_until_closed)

@@ -1,10 +1,13 @@
 """Follow one growing file of a run directory by offset, in bounded bites. If it fails, one run fails."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 BITE = 256 * 1024
-"""Bytes read at once; what one run may hold in memory of each stream."""
+"""Bytes read at once."""
+FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class Tail:
@@ -15,16 +18,24 @@ class Tail:
         self._file: int | None = None
         self.offset = 0
 
-    def read(self) -> bytes:
-        """The next bytes, at most BITE; empty when there are none yet."""
-        if self._file is None:
-            try:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            except FileNotFoundError:
-                return b""
-        data = os.pread(self._file, BITE, self.offset)
+    def read(self, most: int = BITE) -> bytes:
+        """The next bytes, at most so many; empty when there are none yet."""
+        if self._file is None and not self._open():
+            return b""
+        assert self._file is not None
+        data = os.pread(self._file, most, self.offset)
         self.offset += len(data)
         return data
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, read or not."""
+        return max(self.offset, os.fstat(self._file).st_size) if self._file is not None else self.offset
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait to be read."""
+        return self.size - self.offset if self._file is not None or self._open() else 0
 
     def close(self) -> None:
         """Give the file back. Reading again opens it again."""
@@ -37,3 +48,19 @@ class Tail:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _open(self) -> bool:
+        # the agent owns the directory: a link or a device that it put there is nothing of its output
+        try:
+            file = os.open(self._path, FLAGS)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return False
+            raise
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            self._file = file
+            return True
+        os.close(file)
+        return False

@@ -3,15 +3,19 @@
 If it fails, an outcome waits on disk for the next life.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import structlog
+from anyio import CapacityLimiter
 
 from leasehold.agents.registry import ADAPTERS
 from leasehold.db.calls import Database
 from leasehold.errors import RunRefused, WorkerClosed
+from leasehold.events.lanes import Trim
 from leasehold.events.recorder import Recorder
 from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey
 from leasehold.processes.keeper import Keeper, KeptRun
@@ -29,34 +33,42 @@ BATCH_BYTES = 1024 * 1024
 class LateOutlet:
     """Where the output of a lost run goes; its events are only folded into its outcome."""
 
-    def __init__(self, db: Database, lease: Lease, run: RunKey) -> None:
+    def __init__(self, db: Database, lease: Lease, readers: CapacityLimiter) -> None:
         self._db = db
         self._lease = lease
-        self._run = run
         self._rows: list[OutputRow] = []
+        self.readers = readers
 
-    async def ship(self, item: EventRow | OutputRow) -> None:
-        """Keep a batch together."""
+    async def ship(self, item: EventRow | OutputRow | Trim) -> None:
+        """Keep a batch together. What scrolled out of the tail is forgotten with the late outcome."""
         if isinstance(item, OutputRow):
             self._rows.append(item)
         if sum(len(row.raw) for row in self._rows) >= BATCH_BYTES:
-            await self.shipped()
+            await self.shipped(item.run)
 
-    async def shipped(self) -> None:
+    async def shipped(self, run: RunKey) -> None:
         """Return once everything so far is in the database. Raises RunRefused."""
         if self._rows:
-            await self._db.patiently(self._db.append_late_output, self._lease.worker, self._run, self._rows)
+            await self._db.patiently(self._db.append_late_output, self._lease.worker, run, self._rows)
             self._rows = []
+
+    async def save(self, run: RunKey, state: Mapping[str, Any]) -> bool:
+        """Nobody goes on from a run that is over."""
+        del run, state
+        return False
 
 
 class LateSettler:
     """Settles what the keeper has and the database does not give us."""
 
-    def __init__(self, db: Database, keeper: Keeper, lease: Lease, settler: Settler, runs: Path) -> None:
+    def __init__(
+        self, db: Database, keeper: Keeper, lease: Lease, settler: Settler, readers: CapacityLimiter, runs: Path
+    ) -> None:
         self._db = db
         self._keeper = keeper
         self._lease = lease
         self._settler = settler
+        self._readers = readers
         self._runs = runs
 
     async def settle_stranger(self, kept: KeptRun) -> None:
@@ -79,7 +91,8 @@ class LateSettler:
 
     async def _settle_late(self, run: Run, ending: Exit) -> None:
         adapter = ADAPTERS[run.adapter]()
-        outlet = LateOutlet(self._db, self._lease, run.key)
-        with Recorder(replace(run, events_mark=ALL_EVENTS), adapter, outlet, self._runs / str(run.id)) as recorder:
+        outlet = LateOutlet(self._db, self._lease, self._readers)
+        whole = replace(run, events_mark=ALL_EVENTS)
+        with Recorder(whole, adapter, outlet, self._keeper, self._runs / str(run.id)) as recorder:
             output = await recorder.end()
         await self._settler.settle(run.key, ending, judge(ending, adapter), output)

@@ -1,5 +1,6 @@
 """The life of one run, from claim to settlement, top to bottom. If it fails, one run fails."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from leasehold.agents.base import Adapter
 from leasehold.agents.registry import ADAPTERS
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
+from leasehold.events.brake import Brake, Watched
 from leasehold.events.recorder import Recorder
 from leasehold.events.shipper import Shipper
 from leasehold.loops import background
@@ -36,16 +38,18 @@ class Supervisor:
     """Sees runs through: spawn, follow, obey, sweep, flush, settle."""
 
     def __init__(
-        self, settings: Settings, db: Database, keeper: Keeper, lease: Lease, roster: Roster, shipper: Shipper
-    ) -> None:
+        self, settings: Settings, db: Database, keeper: Keeper, lease: Lease, roster: Roster, shipper: Shipper,
+        brake: Brake,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._db = db
         self._keeper = keeper
         self._lease = lease
         self._roster = roster
         self._shipper = shipper
+        self._brake = brake
         self._settler = Settler(db, keeper, lease)
-        self.late = LateSettler(db, keeper, lease, self._settler, settings.state_dir / "runs")
+        self.late = LateSettler(db, keeper, lease, self._settler, shipper.readers, settings.state_dir / "runs")
         self._ender = Ender(settings, db, keeper, lease, roster)
 
     async def supervise(self, run: Run, held: Held, kept: KeptRun | None = None) -> None:
@@ -71,9 +75,14 @@ class Supervisor:
         adapter = ADAPTERS[run.adapter]()
         if run.cancel_requested:
             held.stop("cancelled")
-        with Recorder(run, adapter, self._shipper, self._directory(run)) as recorder:
-            ending = await self._live(run, held, kept, adapter, recorder)
+        with (
+            Recorder(run, adapter, self._shipper, self._keeper, self._directory(run)) as recorder,
+            self._brake.watching(run, recorder.tails) as watched,
+        ):
+            ending = await self._live(run, held, kept, adapter, recorder, watched)
             output = await recorder.end()
+            if watched.over_limit and ending.why == "exit":  # it was faster than our look
+                ending = replace(ending, why="output_limit")
             lost = held.why == "lost" or run.id in self._shipper.refused
         log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
         if lost:  # the database stopped listening at some point: begin its story anew
@@ -82,7 +91,7 @@ class Supervisor:
             await self._settler.settle(run.key, ending, judge(ending, adapter), output)
 
     async def _live(
-        self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder
+        self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder, watched: Watched
     ) -> Exit:  # fmt: skip
         """From spawn to exit record; the recorder follows meanwhile, the stop waits beside."""
         ended = Event()
@@ -91,6 +100,7 @@ class Supervisor:
                 beside.start_soon(self._ender.obey, run, held)
                 kept = kept or await self._spawn(run, held, adapter)
                 group.start_soon(_follow, recorder, ended)
+                beside.start_soon(_cap, watched, held)
                 if kept.exit is None:
                     clocks = Clocks(
                         run, held, self._keeper, adapter, self._directory(run), partial(self._ender.suspect, run)
@@ -157,6 +167,11 @@ class Supervisor:
 
     def _directory(self, run: Run) -> Path:
         return self._settings.state_dir / "runs" / str(run.id)
+
+
+async def _cap(watched: Watched, held: Held) -> None:
+    await watched.over.wait()
+    held.stop("output_limit")
 
 
 async def _follow(recorder: Recorder, ended: Event) -> None:

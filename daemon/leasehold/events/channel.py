@@ -1,0 +1,93 @@
+"""One file of a run on its way into rows: read, folded, and from where it could be taken up. If it fails, one run fails."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from leasehold.events.fold import Fold, Place, Row
+from leasehold.processes.tail import BITE, Tail
+
+BULK = 64 * 1024
+"""Unread bytes from which on reading is left to a thread; less is done at once."""
+MOST = 8 * 1024 * 1024
+"""Bytes read at one turn."""
+STRIDE = 4 * 1024 * 1024
+"""Raw bytes between two places that are remembered."""
+WORTH = 16 * 1024 * 1024
+"""Bytes worth a checkpoint: so many may stay on the disk although nobody needs them."""
+PLACES = 256
+
+
+class Channel:
+    """Its methods are called by one at a time, some of them in a thread."""
+
+    def __init__(self, tail: Tail, fold: Fold) -> None:
+        self.tail = tail
+        self.fold = fold
+        self.freed = 0  # up to here, what no one needs any more was given back to the disk
+        self.head_end: int | None = None  # raw offset behind the bite that filled the head
+        self._places: deque[Place] = deque()
+
+    @property
+    def bulk(self) -> bool:
+        """Is so much waiting that it is not for the event loop?"""
+        return self.tail.unread >= BULK
+
+    def step(self, most: int = MOST) -> list[Row]:
+        """Read and fold, until there is something to send, nothing to read, or `most` has been read."""
+        stop, rows = self.tail.offset + most, list[Row]()
+        while not rows and self.tail.offset < stop and (raw := self.tail.read()):
+            rows = self.fold.feed(raw)
+            self._remember()
+            if len(raw) < BITE:
+                break
+        return rows
+
+    def end(self) -> list[Row]:
+        """All was read."""
+        return self.fold.end()
+
+    @property
+    def resumable(self) -> Place | None:
+        """The newest place that is as far back as the tail that is kept; before it only the head is needed again."""
+        first = self._places[0] if self._places else None
+        return first if first is not None and first.output <= self.fold.output.kept_from else None
+
+    @property
+    def due(self) -> bool:
+        """Could enough be given back to the disk to be worth a checkpoint?"""
+        place = self.resumable
+        return place is not None and place.raw - max(self.freed, self.head_end or 0) >= WORTH
+
+    def state(self) -> Mapping[str, Any] | None:
+        """`resumable` and what belongs to it, as JSON."""
+        place = self.resumable
+        if place is None:
+            return None
+        return {"head_end": self.head_end, "raw": place.raw, "output": place.output, **place.state}
+
+    def resume(self, state: Mapping[str, Any]) -> list[Row]:
+        """Fold the head again, jump over the hole, go on. The rows are what an earlier life had not stored of the head."""
+        rows = list[Row]()
+        self.head_end = int(state["head_end"])
+        while raw := self.tail.read(min(BITE, self.head_end - self.tail.offset)):
+            rows += self.fold.feed(raw)
+        place = Place(state["raw"], state["output"], state)
+        self.fold.resume(place)
+        self.tail.offset = place.raw
+        self._places.append(place)
+        return rows
+
+    def _remember(self) -> None:
+        output = self.fold.output
+        if not output.head_is_full:
+            return
+        if self.head_end is None:
+            self.head_end = self.tail.offset
+        last = self._places[-1].raw if self._places else self.head_end
+        if self.tail.offset - last >= STRIDE and (place := self.fold.place()) is not None:
+            self._places.append(place)
+        while len(self._places) > 1 and self._places[1].output <= output.kept_from:
+            self._places.popleft()
+        if len(self._places) > PLACES:  # little output between many events: remember every other place
+            self._places = deque(list(self._places)[::2])

@@ -1,0 +1,165 @@
+"""The bytes of one stream folded into rows: output, events, notices. Pure, so it may run in a thread."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leasehold.agents.base import Adapter
+from leasehold.events.clean import clean, clean_text
+from leasehold.events.stream import OutputStream
+from leasehold.models import Event, EventRow, OutputRow, Run, Stream
+from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
+
+Row = OutputRow | EventRow
+Mask = Callable[[bytes], bytes]
+"""Hides secrets. Called once for all bytes of a run, in order, before they are kept, hashed, parsed or sent.
+Must preserve the length: offsets are those of the file."""
+
+
+def no_mask(raw: bytes) -> bytes:
+    """Nothing to hide."""
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """From where another fold of the same file can go on: raw and output offset, and what was known there."""
+
+    raw: int
+    output: int
+    state: Mapping[str, Any]
+
+
+class Fold:
+    """Of stderr: every byte is output."""
+
+    name: Stream = "stderr"
+
+    def __init__(self, run: Run, mask: Mask = no_mask) -> None:
+        sent = run.stdout_shipped if self.name == "stdout" else run.stderr_shipped
+        self._run = run
+        self._mask = mask
+        self.output = OutputStream(run, self.name, sent)
+        self._told = self.name == "stderr" and sent > self.output.limit  # its notice went before these bytes
+
+    def feed(self, raw: bytes) -> list[Row]:
+        """What these bytes add to what is to be stored."""
+        rows, notices = self._keep([(self.output.offset, self._mask(raw))])
+        return [*rows, *notices]
+
+    def end(self) -> list[Row]:
+        """The stream has ended; what the tail still has to send is not part of this."""
+        return []
+
+    def place(self) -> Place | None:
+        """Where we are; None: nobody could go on from here."""
+        return Place(self.output.offset, self.output.offset, {"told": self._told})
+
+    def resume(self, place: Place) -> None:
+        """The head was fed; be at `place`."""
+        self.output.resume(place.output)
+        self._told = bool(place.state["told"])
+
+    def _keep(self, pieces: Sequence[tuple[int, bytes]]) -> tuple[list[OutputRow], list[EventRow]]:
+        """Output with its raw offsets, in order: what to send of it, and the notice when the first byte is dropped."""
+        before, notices = self.output.offset, []
+        rows = list(self.output.add(pieces[0][1] if len(pieces) == 1 else b"".join(raw for _, raw in pieces)))
+        if before <= self.output.limit < self.output.offset and not self._told:
+            self._told = True
+            notices = [self._notice(_raw_offset(pieces, self.output.limit - before) + 1)]
+        return rows, [row for row in notices if row.mark is None or row.mark > self._run.events_mark]
+
+    def _notice(self, mark: int) -> EventRow:
+        run = self._run
+        message = (
+            f"{self.name} is longer than {self.output.limit} bytes: only its first {run.output_head} and"
+            f" its last {run.output_tail} bytes are kept"
+        )
+        data = {"stream": self.name, "output_head": run.output_head, "output_tail": run.output_tail}
+        event = Event("output_truncated", message, data, "warning")
+        return EventRow(run.key, mark if self.name == "stdout" else None, event)  # marks count stdout
+
+
+class StdoutFold(Fold):
+    """Of stdout: lines that the adapter knows are events, the rest is output."""
+
+    name: Stream = "stdout"
+
+    def __init__(self, run: Run, adapter: Adapter, mask: Mask = no_mask) -> None:
+        super().__init__(run, mask)
+        self._adapter = adapter
+        self._lines = LineReader()
+
+    def feed(self, raw: bytes) -> list[Row]:
+        """Output first: an event never refers to bytes that a reader cannot see yet."""
+        return self._receive(self._lines.resume[0], self._lines.feed(self._mask(raw)))
+
+    def end(self) -> list[Row]:
+        """What was held back is whole."""
+        return self._receive(self._lines.resume[0], self._lines.end())
+
+    def place(self) -> Place | None:
+        """Needs an adapter that can be frozen, in a state that can be written down."""
+        raw, inside = self._lines.resume
+        try:
+            # as text: jsonb has no place for NUL, lone surrogates and NaN, which an agent may well have said
+            frozen = self._adapter.freeze()
+            adapter = json.dumps(frozen) if frozen is not None else None
+        except (ValueError, RecursionError):
+            return None
+        if adapter is None:
+            return None
+        return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter})
+
+    def resume(self, place: Place) -> None:
+        """The head was fed; be at `place`."""
+        super().resume(place)
+        self._lines = LineReader(place.raw, inside=bool(place.state["inside"]))
+        self._adapter.thaw(json.loads(place.state["adapter"]))
+
+    def _receive(self, at: int, pieces: Iterator[Piece]) -> list[Row]:
+        plain: list[tuple[int, bytes]] = []
+        said: list[EventRow] = []
+        for piece in pieces:
+            if isinstance(piece, TooLong):
+                before = self.output.offset + sum(len(raw) for _, raw in plain)
+                said += self._events(piece.end, [_too_long(before)], 0)
+                continue
+            at += len(piece.raw)
+            events = self._adapter.receive(piece.raw) if isinstance(piece, Line) else None
+            if events is None:
+                plain.append((at - len(piece.raw), piece.raw))
+            else:
+                said += self._events(at, events, len(piece.raw))
+        rows, notices = self._keep(plain) if plain else ([], [])
+        # by mark: the database takes an event for a repeat if it has a higher mark already
+        return [*rows, *sorted([*said, *notices], key=lambda row: row.mark or 0)]
+
+    def _events(self, end: int, events: Sequence[Event], size: int) -> Iterator[EventRow]:
+        """Events of one line, each with a mark of its own among the line's bytes; the last one's is its end."""
+        for mark, event in enumerate(events, end - len(events) + 1):
+            if mark > self._run.events_mark:
+                yield EventRow(self._run.key, mark, storable(event), size)
+
+
+def _too_long(offset: int) -> Event:
+    message = f"a line that begins like an event is longer than {LINE_LIMIT} bytes: it is kept as output"
+    return Event("line_too_long", message, {"limit": LINE_LIMIT, "output_offset": offset}, "warning")
+
+
+def _raw_offset(pieces: Sequence[tuple[int, bytes]], index: int) -> int:
+    """Raw offset of the `index`th byte of these pieces."""
+    for start, raw in pieces:
+        if index < len(raw):
+            return start + index
+        index -= len(raw)
+    raise AssertionError("no such byte")
+
+
+def storable(event: Event) -> Event:
+    """The same event, fit for Postgres whatever the agent wrote."""
+    message = clean_text(event.message) if event.message is not None else None
+    return Event(
+        event.kind, message, clean(dict(event.data)), event.level, clean_text(event.phase) if event.phase else None
+    )
