@@ -1,0 +1,182 @@
+"""Any bytes, any number of them: what is kept of it is right, what is not is said, and the daemon does not swell."""
+
+import asyncio
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from support import flood as floods
+from support.flood import flood
+
+MIB = 1024 * 1024
+FLOOD = [sys.executable, floods.__file__]
+
+
+@pytest.fixture
+def flooder(agent):
+    """An agent that writes so many bytes; what is kept of them is small."""
+
+    async def make(total, *words, name="flooder", **columns):
+        columns = {"output_head": 2 * MIB, "output_tail": MIB, **columns}
+        return await agent(name, "", command=[*FLOOD, str(total), *words], **columns)
+
+    return make
+
+
+@pytest.fixture
+def stored(sql):
+    """What is stored of the stream of a job's last run, as [offset, bytes] of each contiguous range; and the summary."""
+
+    async def get(job, stream="stdout"):
+        run = await sql.fetchrow(
+            "select id, output from leasehold.runs where job_id = $1 order by id desc limit 1", job
+        )
+        rows = await sql.fetch(
+            "select byte_offset, bytes from leasehold.output where run_id = $1 and stream = $2 order by byte_offset",
+            run["id"],
+            stream,
+        )
+        ranges = []
+        for row in rows:
+            end = ranges[-1][0] + len(ranges[-1][1]) if ranges else None
+            assert end is None or row["byte_offset"] >= end, "rows overlap"
+            if row["byte_offset"] == end:
+                ranges[-1][1] += row["bytes"]
+            else:
+                ranges.append([row["byte_offset"], bytearray(row["bytes"])])
+        return ranges, json.loads(run["output"])[stream] if run["output"] else None
+
+    return get
+
+
+@pytest.fixture
+def notices(sql):
+    """The events of a job of one kind: their data."""
+
+    async def get(job, kind):
+        rows = await sql.fetch(
+            "select data from leasehold.events where job_id = $1 and kind = $2 order by seq", job, kind
+        )
+        return [json.loads(row["data"]) for row in rows]
+
+    return get
+
+
+def is_head_and_tail(stored, total, head, tail):
+    ranges, summary = stored
+    first, last = flood(0, head), flood(total - tail, total)
+    assert [(start, len(raw)) for start, raw in ranges] == [(0, head), (total - tail, tail)]
+    assert ranges[0][1] == first and ranges[1][1] == last
+    assert summary == {
+        "bytes": total, "kept": [[0, head], [total - tail, total]], "dropped": total - tail - head,
+        "sha256": hashlib.sha256(first + last).hexdigest(),
+    }  # fmt: skip
+
+
+def rss(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def on_disk(directory):
+    def blocks(path):
+        try:
+            return path.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    return sum(blocks(path) for path in directory.rglob("*"))
+
+
+async def test_of_a_flood_head_and_tail_are_kept_and_memory_and_disk_stay_small(
+    host, sql, flooder, insert, stored, notices
+):
+    total = 400 * MIB + 12345
+    await flooder(total)
+    async with host.daemon() as daemon:
+        before, memory, disk = rss(daemon.pid), 0, 0
+        job = await insert("flooder")
+        while await sql.fetchval("select status from leasehold.jobs where id = $1", job) not in ("succeeded", "failed"):
+            memory, disk = max(memory, rss(daemon.pid)), max(disk, on_disk(host.directory / "runs"))
+            await asyncio.sleep(0.02)
+    is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
+    assert [notice["stream"] for notice in await notices(job, "output_truncated")] == ["stdout"]
+    assert memory - before < 20 * MIB
+    assert disk < 200 * MIB
+
+
+async def test_exactly_what_is_over_the_cap_is_dropped(host, flooder, insert, ends, stored, notices):
+    totals = [3 * MIB - 1, 3 * MIB, 3 * MIB + 1, 2 * MIB, 2 * MIB + 1]
+    async with host.daemon():
+        jobs = {total: await insert(await flooder(total, name=f"flooder-{total}")) for total in totals}
+        for job in jobs.values():
+            await ends(job, "succeeded")
+    for total, job in jobs.items():
+        if total > 3 * MIB:
+            is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
+        else:
+            whole = flood(0, total)
+            summary = {"bytes": total, "kept": [[0, total]], "dropped": 0, "sha256": hashlib.sha256(whole).hexdigest()}
+            assert await stored(job) == ([[0, whole]], summary)
+        assert len(await notices(job, "output_truncated")) == (total > 3 * MIB)
+
+
+async def test_stderr_has_caps_of_its_own(host, flooder, insert, ends, stored, notices):
+    await flooder(60 * MIB, "2")
+    async with host.daemon():
+        job = await insert("flooder")
+        await ends(job, "succeeded")
+    is_head_and_tail(await stored(job, "stderr"), 60 * MIB, 2 * MIB, MIB)
+    assert (await stored(job))[0] == []
+    assert [notice["stream"] for notice in await notices(job, "output_truncated")] == ["stderr"]
+
+
+async def test_sigkill_in_the_middle_of_a_flood_changes_no_byte_of_what_is_kept(
+    host, sql, flooder, insert, ends, eventually, stored, notices
+):
+    total = 300 * MIB + 777
+    await flooder(total, "1", "0.0005")
+    job = None
+    for life in range(4):
+        async with host.daemon() as daemon:
+            job = job or await insert("flooder")
+            await eventually(
+                sql,
+                "select coalesce((checkpoint -> 'stdout' ->> 'raw')::bigint, 0) > $2 from leasehold.runs where job_id = $1",
+                job, life * 40 * MIB, expected=True,
+            )  # fmt: skip
+            if life:
+                assert (await host.said("run_adopted"))["job_id"] == job
+            daemon.kill()
+            await daemon.wait()
+    [file] = host.directory.glob("runs/*/stdout")
+    assert file.stat().st_blocks * 512 < file.stat().st_size - 80 * MIB, "nothing was given back to the disk"
+    async with host.daemon():
+        await ends(job, "succeeded", within=60)
+    assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
+    is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
+    assert [notice["stream"] for notice in await notices(job, "output_truncated")] == ["stdout"]
+
+
+async def test_a_follower_by_offset_sees_gaps_but_never_wrong_bytes(host, sql, flooder, insert):
+    total = 60 * MIB
+    await flooder(total, "1", "0.006")
+    followed = at = 0
+    async with host.daemon():
+        job = await insert("flooder")
+        status = "queued"
+        while status in ("queued", "running"):
+            status = await sql.fetchval("select status from leasehold.jobs where id = $1", job)
+            rows = await sql.fetch(
+                "select byte_offset, bytes from leasehold.output where job_id = $1 and byte_offset >= $2"
+                " order by byte_offset",
+                job, at,
+            )  # fmt: skip
+            for row in rows:
+                at = row["byte_offset"] + len(row["bytes"])
+                assert row["bytes"] == flood(row["byte_offset"], at)
+                followed += len(row["bytes"])
+            await asyncio.sleep(0.05)
+    assert (status, at) == ("succeeded", total)
+    assert followed > 4 * MIB, "the tail was not shipped on the way"
