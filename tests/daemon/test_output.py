@@ -4,11 +4,10 @@ import asyncio
 import hashlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from support import flood as floods
-from support.flood import flood
+from support.flood import flood, on_disk, rss
 
 MIB = 1024 * 1024
 FLOOD = [sys.executable, floods.__file__]
@@ -73,20 +72,6 @@ def is_head_and_tail(stored, total, head, tail):
         "bytes": total, "kept": [[0, head], [total - tail, total]], "dropped": total - tail - head,
         "sha256": hashlib.sha256(first + last).hexdigest(),
     }  # fmt: skip
-
-
-def rss(pid):
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
-
-
-def on_disk(directory):
-    def blocks(path):
-        try:
-            return path.stat().st_blocks * 512
-        except FileNotFoundError:
-            return 0
-
-    return sum(blocks(path) for path in directory.rglob("*"))
 
 
 async def test_of_a_flood_head_and_tail_are_kept_and_memory_and_disk_stay_small(

@@ -147,10 +147,48 @@ async def test_the_table_of_reasons_makes_sense(sql):
 
 
 async def test_every_reason_of_the_contract_is_there(sql):
-    wanted = """exit_code signal oom spawn_not_found spawn_denied spawn_failed spawn idle first_output linger total queue output_limit quota
-        rate_limit auth context_overflow session_rejected max_turns budget refusal question protocol empty_output disagreement disk_full
-        host_reboot daemon_restart lease_lost worker_lost keeper_lost unkillable cancelled stopped agent_error workspace_missing
-        workspace_denied daemon_error crash_cap ok""".split()
+    wanted = [
+        "exit_code",
+        "signal",
+        "oom",
+        "spawn_not_found",
+        "spawn_denied",
+        "spawn_failed",
+        "spawn",
+        "idle",
+        "first_output",
+        "linger",
+        "total",
+        "queue",
+        "output_limit",
+        "quota",
+        "rate_limit",
+        "auth",
+        "context_overflow",
+        "session_rejected",
+        "max_turns",
+        "budget",
+        "refusal",
+        "question",
+        "protocol",
+        "empty_output",
+        "disagreement",
+        "disk_full",
+        "host_reboot",
+        "daemon_restart",
+        "lease_lost",
+        "worker_lost",
+        "keeper_lost",
+        "unkillable",
+        "cancelled",
+        "stopped",
+        "agent_error",
+        "workspace_missing",
+        "workspace_denied",
+        "daemon_error",
+        "crash_cap",
+        "ok",
+    ]
     assert {row[0] for row in await sql.fetch("select distinct reason from leasehold.reasons")} == set(wanted)
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 BLOCK = 64 * 1024
 FILL = (b"all work and no play makes jack a dull boy, said the log line\n" * (BLOCK // 62 + 1))[: BLOCK - 16]
@@ -27,6 +28,23 @@ def write(total, fd, pause):
             view = view[os.write(fd, view) :]
         if pause:
             time.sleep(pause)
+
+
+def rss(pid):
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def on_disk(directory):
+    """Bytes that the files below a directory cost, holes left out."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
 
 
 if __name__ == "__main__":
