@@ -89,3 +89,16 @@ def test_what_died_elsewhere_first_is_not_called_unkillable(keeper):
     caller.ask("stop", run_id=1, why="cancelled", signals=[["TERM", 0.6]])
     caller.ended(1, within=5)
     assert {push["event"] for push in caller.pushes} == {"exited"}
+
+
+def test_a_leader_that_cannot_be_killed_is_killed_on_until_it_can(keeper):
+    """The leader itself becomes another user; then it becomes ours again and dies of the next pass."""
+    caller = keeper.call()
+    pid = caller.sh(1, f"trap '' TERM; exec {BECOME} sh -c 'echo up; while :; do sleep 0.1; done'")["pid"]
+    until(lambda: os.stat(f"/proc/{pid}").st_uid == OTHER_UID, "another user's process")
+    caller.ask("stop", run_id=1, why="cancelled", signals=[])
+    caller.pushed("unkillable", 1)
+    assert alive(pid) and caller.run(1)["exit"] is None
+    os.kill(pid, signal.SIGKILL)
+    assert caller.ended(1, within=5)["signal"] == signal.SIGKILL
+    assert not keeper.family()

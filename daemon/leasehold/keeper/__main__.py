@@ -42,12 +42,13 @@ def main() -> int:
     Kill.patience = words.unkillable_after
     told: list[Server] = []
     house = House(state, keeper_id, groups, lambda message: told[0].tell(message) if told else None)
-    take_over(house)
+    desk = Desk(house, __version__)
+    take_over(house, desk.rounds)
     server = Server((words.socket or state / "keeper.sock").absolute(), _gids(words))
     told.append(server)
     log("ready", keeper_id=keeper_id, pid=os.getpid(), containment=house.rung, runs_inherited=len(house.runs))
     try:
-        server.serve(Desk(house, __version__), words.exit_when_idle_after)
+        server.serve(desk, words.exit_when_idle_after)
     finally:
         server.close()
         if groups is not None:

@@ -20,8 +20,9 @@ PLACE = (
 class Group:
     """One run's group."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run_id: int) -> None:
         self.path = path
+        self.run_id = run_id
 
     def pids(self) -> list[int]:
         """Who is in it, sub-groups included."""
@@ -117,7 +118,7 @@ class Groups:
 
     def make(self, run_id: int) -> Group:
         """A fresh group for a run. Raises OSError."""
-        group = Group(self._root / f"run-{run_id}")
+        group = Group(self._root / f"run-{run_id}", run_id)
         group.path.mkdir(exist_ok=True)
         with suppress(OSError):  # a daemon of our group may end it, should we hang (rule 15)
             (group.path / "cgroup.kill").chmod(0o220)
@@ -125,7 +126,8 @@ class Groups:
 
     def leftovers(self) -> list[Group]:
         """Groups of runs that nobody owns any more."""
-        return [Group(path) for path in self._root.glob("run-*") if path.is_dir()]
+        found = [(path, path.name.removeprefix("run-")) for path in self._root.glob("run-*") if path.is_dir()]
+        return [Group(path, int(number)) for path, number in found if number.isdigit()]
 
     def close(self) -> None:
         """Leave nothing behind, as far as we may."""

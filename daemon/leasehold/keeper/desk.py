@@ -7,10 +7,10 @@ from typing import Protocol, TypeVar
 from leasehold.keeper import protocol
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.house import House
-from leasehold.keeper.limits import cannot_catch
 from leasehold.keeper.log import log
 from leasehold.keeper.look import look
 from leasehold.keeper.protocol import PROTOCOL, RefusedError, Request
+from leasehold.keeper.reach import cannot_catch
 from leasehold.keeper.rounds import Rounds
 from leasehold.keeper.run import Run
 
@@ -85,7 +85,7 @@ class Desk:
                 "rung": self.house.rung,
                 "enforced": enforced,
                 "missing": sorted({"cpu", "memory", "pids"} - set(enforced)),
-                "cannot_catch": cannot_catch(self.house.rung),
+                "cannot_catch": cannot_catch(self.house.rung, None),
                 "agent_user": None,
             },
         }

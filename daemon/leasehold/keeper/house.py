@@ -6,9 +6,10 @@ from pathlib import Path
 
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.containment import Groups
+from leasehold.keeper.files import remove_tree
 from leasehold.keeper.log import log
 from leasehold.keeper.numbers import Numbers
-from leasehold.keeper.record import Record, never_started
+from leasehold.keeper.record import Record, ended, lost, never_started
 from leasehold.keeper.run import Run
 from leasehold.keeper.rundir import RunDirectory
 from leasehold.keeper.spawn import SpawnError, check_directory, check_program, environment, start
@@ -85,11 +86,14 @@ class House:
                 self.settle(run, never_started(run, self.keeper_id, "deadline"))
                 return
             run.number = self.numbers.take()
-            with self.numbers.worn(run.number):
+            with self.numbers.worn(run.number) as worn:
                 run.own(start(argv, full, where, directory, run.group, reader))
         finally:
             os.close(reader)
-        directory.mark_process({"pid": run.pid, "start_time": run.start_time})
+        number = run.number if worn else None
+        directory.mark_process({
+            "pid": run.pid, "start_time": run.start_time, "number": number, "uid": os.getuid(),
+        })  # fmt: skip
 
     def _stdin(self, run: Run, stdin: object) -> int:
         if isinstance(stdin, dict) and isinstance(stdin.get("text"), str):
@@ -98,6 +102,21 @@ class House:
             reader, run.stdin_writer = run.directory.stdin_fifo()
             return reader
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def directories(self) -> list[int]:
+        """Runs that have one."""
+        return sorted(int(path.name) for path in self._runs_dir.iterdir() if path.name.isdigit())
+
+    def empty_bin(self) -> None:
+        """What an earlier keeper had begun to remove."""
+        self.helpers |= {remove_tree(path).pid for path in self._runs_dir.parent.glob("trash-*")}
+
+    def end(self, run: Run) -> None:
+        """Its tree is gone."""
+        ours = run.process is not None
+        record = ended(run, self.keeper_id, self.rung) if ours else lost(run, self.keeper_id, "keeper_lost")
+        run.close()
+        self.settle(run, record)
 
     def settle(self, run: Run, record: Record) -> None:
         """The tree is gone: record on disk, then tell. On a full disk the record counts all the same, from memory."""

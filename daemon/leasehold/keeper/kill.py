@@ -23,7 +23,7 @@ class Kill:
     patience: ClassVar[float] = 10.0
     """Seconds after which a tree that is still there is called unkillable; it is killed on, slowly."""
 
-    __slots__ = ("_killed", "_left", "_passes", "_run_id", "_since", "hopeless", "story")
+    __slots__ = ("_killed", "_left", "_passes", "_run_id", "_since", "hopeless", "next_at", "story")
 
     def __init__(self, run_id: int) -> None:
         self._run_id = run_id
@@ -32,6 +32,7 @@ class Kill:
         self._killed: set[tuple[int, int]] = set()
         self._left: Sequence[Process] = ()
         self.hopeless = False
+        self.next_at = 0.0
         self.story: str | None = None
 
     @property
@@ -49,10 +50,6 @@ class Kill:
         if self._since is None:
             self._since = boottime()
 
-    def next_at(self, now: float) -> float:
-        """When the next pass is due."""
-        return now + (SLOWLY if self.hopeless else PAUSES[min(self._passes, len(PAUSES) - 1)])
-
     def go_on(self, members: Sequence[Process], group: Group | None) -> None:
         """One pass."""
         self._passes += 1
@@ -62,9 +59,14 @@ class Kill:
             group.kill()
         self.strike(members)
         if self._since is not None and boottime() - self._since > self.patience:
-            if not self.hopeless:
-                log("unkillable", "error", run_id=self._run_id, pids=[one.pid for one in members])
-            self.hopeless, self._left = True, members
+            self.give_up_on(members)
+        self.next_at = boottime() + (SLOWLY if self.hopeless else PAUSES[min(self._passes, len(PAUSES)) - 1])
+
+    def give_up_on(self, members: Sequence[Process]) -> None:
+        """It does not die: say so once, and go on slowly."""
+        if not self.hopeless:
+            log("unkillable", "error", run_id=self._run_id, pids=[one.pid for one in members])
+        self.hopeless, self._left = True, members
 
     def strike(self, members: Sequence[Process]) -> None:
         """Kill each of them, however often it is asked."""

@@ -86,11 +86,28 @@ def own_children() -> list[int]:
 def environ(pid: int, *names: bytes) -> dict[bytes, bytes]:
     """Those variables of the process's environment that it was started with."""
     found = {}
-    for pair in (read_bytes(f"/proc/{pid}/environ") or b"").split(b"\0"):
+    for pair in (read_bytes(f"/proc/{pid}/environ") or _of_thread(pid)).split(b"\0"):
         name, _, value = pair.partition(b"=")
         if name in names:
             found[name] = value
     return found
+
+
+def _of_thread(pid: int) -> bytes:
+    """A main thread that has left shows no environment; the threads that live on do."""
+    try:
+        others = [name for name in os.listdir(f"/proc/{pid}/task") if name != str(pid)]  # noqa: PTH208
+    except OSError:
+        return b""
+    return next((said for name in others if (said := read_bytes(f"/proc/{pid}/task/{name}/environ"))), b"")
+
+
+def real_uid(pid: int) -> int | None:
+    """Who started it."""
+    for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
 
 
 def send(target: Process, number: int) -> bool:

@@ -12,7 +12,6 @@ from leasehold.keeper.clock import boottime
 from leasehold.keeper.house import House
 from leasehold.keeper.log import log
 from leasehold.keeper.procfs import Process
-from leasehold.keeper.record import ended
 from leasehold.keeper.run import Run
 from leasehold.keeper.sweep import NOBODYS, Families, Members
 
@@ -37,16 +36,14 @@ class Rounds:
     def go(self) -> None:
         """Reap, look, act, settle. Cheap when nothing is due."""
         now, live = boottime(), self._house.live
-        just_ended = [run for run in live if run.leader_ended()]
+        just_ended = [run for run in live if run.reap()]
         left_over = bool(self.orphans())
         gone = [run for run in just_ended if not left_over and run.gone([])]
-        due = [run for run in live if run not in gone and (run in just_ended or run.next_at(now) <= now)]
+        due = [run for run in live if run not in gone and (run in just_ended or run.next_at <= now)]
         if due or ((live or self._families.unsure) and now >= self._next_look):
             gone += self._act(due, now)
         for run in gone:
-            record = ended(run, self._house.keeper_id, self._house.rung)
-            run.close()
-            self._house.settle(run, record)
+            self._house.end(run)
         self._house.write_again()
 
     def orphans(self) -> list[Process]:
@@ -70,6 +67,10 @@ class Rounds:
             os.waitpid(pid, os.WNOHANG)
         self._house.helpers.discard(pid)
 
+    def adopt(self, run_id: int, processes: list[Process]) -> None:
+        """These belong to a run that an earlier keeper started."""
+        self._families.adopt(run_id, processes)
+
     def members(self) -> Members:
         """Who belongs to which live run now."""
         return self._families.look(self._house.live)
@@ -88,7 +89,9 @@ class Rounds:
             if run.state == "unkillable" != before:
                 self._house.tell({"event": "unkillable", "run_id": run.run_id, "processes": run.kill.left()})
         self._hunt([run for run in due if run.kill.begun and not run.kill.hopeless])
-        if any(run.leader_ended() for run in due):  # look again: the kill has just changed the picture
+        for run in due:
+            run.reap()
+        if any(run.kill.begun and not run.leading for run in due):  # the kill has just changed the picture
             members = self.members()
         return [run for run in due if run.gone(members.get(run.run_id, []))]
 
@@ -106,7 +109,7 @@ class Rounds:
     def next_at(self) -> float | None:
         """When to come back (CLOCK_BOOTTIME); None: when something happens."""
         now, live = boottime(), self._house.live
-        times = [run.next_at(now) for run in live]
+        times = [run.next_at for run in live]
         if self._house.unwritten:
             times.append(now + AGAIN)
         if self._families.unsure or (live and self._house.groups is None):

@@ -51,6 +51,11 @@ class Run:
         except OSError as error:
             log("pidfd_failed", "warning", run_id=self.run_id, error=str(error))
 
+    def inherit(self, members: list[Process]) -> None:
+        """An earlier keeper's, and it does not die."""
+        self.kill.begin()
+        self.kill.give_up_on(members)
+
     @property
     def pid(self) -> int | None:
         """Of the leader."""
@@ -106,17 +111,18 @@ class Run:
         if self.group is not None:
             self.group.thaw()
 
-    def next_at(self, now: float) -> float:
+    @property
+    def next_at(self) -> float:
         """When something is due (CLOCK_BOOTTIME)."""
         if self.kill.begun:
-            return self.kill.next_at(now)
+            return self.kill.next_at
         soft = self.deadline - self.grace if self._ladder is None else self._ladder.next_at
         return min(soft, self.deadline)
 
-    def leader_ended(self) -> bool:
-        """Reap the leader if it has ended; only we wait for it, and only by its own pid."""
+    def reap(self) -> bool:
+        """Has the leader just ended? Only we wait for it, and only by its own pid."""
         if self.process is None or self.status is not None:
-            return self.status is not None
+            return False
         try:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         except ChildProcessError:

@@ -41,7 +41,7 @@ class Families:
 
     def look(self, runs: Iterable[Run]) -> Members:
         """Living members of each run; under NOBODYS what is left of none that lives."""
-        live = {run.run_id: run for run in runs if run.pid is not None}
+        live = {run.run_id: run for run in runs if run.pid is not None or run.kill.begun}
         everything = procfs.processes()
         everything.pop(self._me, None)
         known = self._sure(live, everything)
@@ -55,6 +55,10 @@ class Families:
             members.setdefault(run_id, []).append(everything[pid])
         return members
 
+    def adopt(self, run_id: int, processes: Iterable[Process]) -> None:
+        """These are of that run, whoever their parents are."""
+        self._known |= {(one.pid, one.start): run_id for one in processes}
+
     def of(self, run: Run) -> list[Process]:
         """Orphans that are surely this run's, found without a look at every process: for those who run away fast."""
         found = []
@@ -66,7 +70,7 @@ class Families:
 
     def _sure(self, live: dict[int, Run], everything: dict[int, Process]) -> dict[Identity, int]:
         known: dict[Identity, int] = {}
-        leaders = {run.pid: run for run in live.values()}
+        leaders = {run.pid: run for run in live.values() if run.pid is not None}
         for one in everything.values():
             identity = one.pid, one.start
             owner = self._known.get(identity)
@@ -131,7 +135,11 @@ def inherit(known: dict[Identity, int], everything: dict[int, Process]) -> None:
                 todo.append((one.pid, run_id))
 
 
-def marked(keeper_id: str) -> list[Process]:
-    """Everything that carries our marker, of whatever run."""
-    everything = [one for one in procfs.processes().values() if one.pid != os.getpid()]
-    return [one for one in everything if procfs.environ(one.pid, KEEPER).get(KEEPER) == keeper_id.encode()]
+def marked(keeper_id: str, everything: dict[int, Process]) -> list[tuple[Process, int]]:
+    """Everything that carries our marker, and the run that it names."""
+    found = []
+    for one in everything.values():
+        marks = procfs.environ(one.pid, RUN, KEEPER)
+        if marks.get(KEEPER) == keeper_id.encode() and one.pid != os.getpid():
+            found.append((one, int(marks[RUN]) if marks.get(RUN, b"").isdigit() else NOBODYS))
+    return found

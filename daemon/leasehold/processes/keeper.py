@@ -197,7 +197,8 @@ class Keeper:
     def overdue(self, now: float) -> list[KeptRun]:
         """Trees that the keeper should have stopped by now, were it there and well."""
         share = 0.5 if self.connected else 1.0  # a keeper that seems well gets half of the grace to show that it is
-        return [tree.run for tree in self._trees.values() if now >= tree.deadline - tree.grace * share]
+        late = [tree.run for tree in self._trees.values() if now >= tree.deadline - tree.grace * share]
+        return [run for run in late if not (self.connected and run.run_id in self._unkillable)]  # it is at it already
 
     def condemn(self, run: KeptRun) -> bool:
         """We kill it ourselves; False: we have begun before."""
