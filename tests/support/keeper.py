@@ -88,6 +88,16 @@ class Caller:
         self.socket.close()
 
 
+def removed(group):
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 class KeeperProcess:
     """A keeper on a directory of its own."""
 
@@ -143,6 +153,10 @@ class KeeperProcess:
         self.processes[-1].send_signal(signal.SIGKILL)
         self.processes[-1].wait()
 
+    @staticmethod
+    def group_exists(cgroup):
+        return Path(cgroup).is_dir()
+
     def family(self):
         """Everything alive that carries this keeper's marker."""
         mark = b"LEASEHOLD_KEEPER_ID=" + (self.directory / "keeper.id").read_bytes().strip()
@@ -160,3 +174,11 @@ class KeeperProcess:
             for pid in self.family():
                 with suppress(ProcessLookupError):  # it may go by itself meanwhile
                     os.kill(pid, signal.SIGKILL)
+            self.remove_groups()
+
+    def remove_groups(self):
+        """A keeper that was killed leaves its empty groups to the next one, which never comes here."""
+        name = "leasehold-" + (self.directory / "keeper.id").read_text()[:12]
+        for root in [path for mount in ("", "unified") for path in (Path("/sys/fs/cgroup") / mount).glob(f"**/{name}")]:
+            for group in [*root.glob("run-*"), root]:
+                until(lambda group=group: removed(group), f"an empty group {group}")

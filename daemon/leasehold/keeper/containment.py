@@ -1,14 +1,21 @@
 """A cgroup v2 group per run, where the host lets us make one. If it fails, the sweep by /proc is all there is."""
 
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from leasehold.keeper.limits import FILES
 from leasehold.keeper.log import log
 from leasehold.keeper.procfs import read_bytes
 
-LIMITS = {"memory_max": ("memory", "memory.max"), "pids_max": ("pids", "pids.max"), "cpu_weight": ("cpu", "cpu.weight")}
-"""A run's limits: the controller that each needs, and its file."""
+ASIDE = "supervisor"
+"""Where a keeper in a unit of its own puts itself: no process may sit above groups with controllers."""
+CONTROLLERS = ("memory", "pids", "cpu")
+"""What limits need; `io` is for counting only."""
+
+MOVED = re.compile(rb"\b[rw]bytes=(\d+)")
 
 PLACE = (
     "failed=$1; shift; trap 'echo $? >\"$failed\"' EXIT; "  # runs only when exec fails: after a good exec this shell is no more
@@ -63,8 +70,10 @@ class Group:
         for name, file in (("memory_peak", "memory.peak"), ("pids_peak", "pids.peak")):
             if (value := read_bytes(str(self.path / file))) and value.strip().isdigit():
                 found[name] = int(value)
-        if kills := self._table("memory.events").get("oom_kill"):
+        if (kills := self._table("memory.events").get("oom_kill")) is not None:
             found["oom_kills"] = kills
+        if (moved := read_bytes(str(self.path / "io.stat"))) is not None:
+            found["io_bytes"] = sum(int(count) for count in MOVED.findall(moved))
         return found
 
     def remove(self) -> bool:
@@ -79,15 +88,13 @@ class Group:
             return False
         return True
 
-    def limit(self, limits: dict[str, object]) -> list[str]:
+    def limit(self, limits: Mapping[str, int]) -> list[str]:
         """Set what can be set; the names of limits that this host does not enforce."""
         missing = []
         for name, value in limits.items():
-            file = LIMITS.get(name, ("", ""))[1]
-            if not file or not self._write(file, str(value)):
+            done = [self._write(file, fixed or str(value)) for file, fixed in FILES[name]]
+            if not done[-1]:
                 missing.append(name)
-        if "memory_max" in limits:
-            self._write("memory.oom.group", "1")
         return missing
 
     def _write(self, name: str, value: str) -> bool:
@@ -108,13 +115,9 @@ class Groups:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.controllers = (read_bytes(str(root / "cgroup.controllers")) or b"").decode().split()
-        wanted = [name for name in self.controllers if name in ("memory", "pids", "cpu")]
-        for name in wanted:
-            try:
-                (root / "cgroup.subtree_control").write_text(f"+{name}", encoding="ascii")
-            except OSError:
-                self.controllers.remove(name)
+        for above in (root.parent, root):  # a controller must be on all the way down
+            on = [_switch_on(above, name) for name in (*CONTROLLERS, "io")]
+        self.controllers = [name for name, done in zip(CONTROLLERS, on, strict=False) if done]
 
     def make(self, run_id: int) -> Group:
         """A fresh group for a run. Raises OSError."""
@@ -143,6 +146,8 @@ def find_groups(keeper_id: str) -> Groups | None:
         if not (mount / "cgroup.procs").exists():
             continue
         own = mount / _own_path().lstrip("/")
+        if own.name == ASIDE:  # systemd put us there (DelegateSubgroup=), or we did before an exec
+            own = own.parent
         root = own / f"leasehold-{keeper_id[:12]}"
         try:
             _make_room(own)
@@ -156,6 +161,14 @@ def find_groups(keeper_id: str) -> Groups | None:
         except OSError as error:
             log("cgroup_not_usable", "debug", root=str(root), error=str(error))
     return None
+
+
+def _switch_on(group: Path, controller: str) -> bool:
+    control = group / "cgroup.subtree_control"
+    if controller not in (read_bytes(str(control)) or b"").decode().split():
+        with suppress(OSError):  # not there, not ours to give, or processes in the way
+            control.write_text(f"+{controller}", encoding="ascii")
+    return controller in (read_bytes(str(control)) or b"").decode().split()
 
 
 def _own_path() -> str:
@@ -172,7 +185,7 @@ def _may_enter(own: Path) -> bool:
 
 def _make_room(own: Path) -> None:
     """In a delegated unit no process may sit above groups with controllers: step aside into a leaf of our own."""
-    if os.environ.get("INVOCATION_ID") and os.access(own / "cgroup.procs", os.W_OK) and own.name != "supervisor":
-        leaf = own / "supervisor"
+    if os.environ.get("INVOCATION_ID") and os.access(own / "cgroup.procs", os.W_OK):
+        leaf = own / ASIDE
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text("0", encoding="ascii")

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from leasehold.keeper import protocol
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.house import House
+from leasehold.keeper.limits import check
 from leasehold.keeper.log import log
 from leasehold.keeper.look import look
 from leasehold.keeper.protocol import PROTOCOL, RefusedError, Request
@@ -117,6 +118,7 @@ class Desk:
         deadline, grace = protocol.seconds(request, "deadline"), protocol.seconds(request, "grace")
         run = Run(run_id, protocol.text(request, "token"), deadline, grace, self.house.directory(run_id))
         cwd, limits = protocol.optional_text(request, "cwd"), protocol.mapping(request, "limits")
+        check(limits)
         told = self.house.spawn(
             run, argv, {name: str(value) for name, value in env.items()}, cwd, request.get("stdin"), limits
         )

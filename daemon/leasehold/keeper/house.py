@@ -7,6 +7,7 @@ from pathlib import Path
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.containment import Groups
 from leasehold.keeper.files import remove_tree
+from leasehold.keeper.limits import CHECKS, check
 from leasehold.keeper.log import log
 from leasehold.keeper.numbers import Numbers
 from leasehold.keeper.record import Record, ended, lost, never_started
@@ -79,7 +80,7 @@ class House:
             )  # used up from here on (rule 24)
             if self.groups is not None:
                 run.group = self.groups.make(run.run_id)
-                run.missing = run.group.limit(limits)
+                run.missing = sorted({*run.group.limit(check(limits)), *(limits.keys() - CHECKS.keys())})
             else:
                 run.missing = sorted(limits)
             if boottime() >= run.deadline:  # as late as can be: a spawn may have waited anywhere (rule 3)
