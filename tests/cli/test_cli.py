@@ -7,6 +7,7 @@ import sys
 
 import asyncpg
 import pytest
+from support.keeper import KeeperProcess
 
 
 @pytest.fixture
@@ -103,6 +104,30 @@ async def test_doctor_shows_settings_without_the_password(leasehold):
     assert {check["check"] for check in said["checks"]} == {"database", "schema", "keeper"}
     code, out, err = await leasehold("doctor", database_url="postgresql://u:s3cret@127.0.0.1:1/x")
     assert code == 1 and "s3cret" not in out + err and "***" in out
+
+
+async def test_doctor_says_which_rung_holds_here_and_what_it_cannot_catch(leasehold, tmp_path):
+    said = json.loads((await leasehold("doctor", "--json"))[1])
+    assert not list(tmp_path.iterdir()), "it changes nothing"
+    before = said["containment"]
+    keeper = KeeperProcess(tmp_path, "auto")
+    keeper.start()
+    try:
+        about = keeper.call(hello=False).ask("about")["containment"]
+        code, out, _ = await leasehold("doctor")
+        asked = json.loads((await leasehold("doctor", "--json"))[1])["containment"]
+    finally:
+        keeper.close()
+    assert code == 0 and before == asked == about, "a keeper that is there, or the one that the daemon would start"
+    assert f"containment {about['rung']}" in out and about["cannot_catch"]
+    assert [sentence for sentence in about["cannot_catch"] if f"  - {sentence}\n" not in out] == []
+
+
+async def test_doctor_under_systemd_misses_a_keeper_and_guesses_nothing(leasehold, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nobody")
+    code, out, _ = await leasehold("doctor", "--json")
+    said = {check["check"]: check for check in json.loads(out)["checks"]}
+    assert code == 1 and not said["keeper"]["ok"] and json.loads(out)["containment"] == {}
 
 
 async def test_why_tells_the_story_of_a_job_and_its_last_words(leasehold, host, agent, insert, ends):

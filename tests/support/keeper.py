@@ -5,11 +5,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from leasehold.processes.launch import keeper_command
 from support.host import alive, environ, pids
 
 PATIENCE = 20.0
@@ -108,20 +108,13 @@ class KeeperProcess:
         self.processes = []
         self.callers = []
 
-    def start(self, *words, wait=True):
+    def start(self, *words, wait=True, pass_fds=()):
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [
-            *self.prefix,
-            sys.executable,
-            "-m",
-            "leasehold.keeper",
-            "--state-dir",
-            str(self.directory),
-            "--containment",
-            self.rung,
-        ]
+        command = [*self.prefix, *keeper_command(self.directory), "--containment", self.rung]
         with (self.directory / "log").open("ab") as lines:
-            process = subprocess.Popen([*command, *words], stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
+            process = subprocess.Popen(
+                [*command, *words], stdin=subprocess.DEVNULL, stdout=lines, stderr=lines, pass_fds=pass_fds
+            )
         self.processes.append(process)
         if wait:
             until(lambda: self.answers() or process.poll() is not None, "the keeper's socket")
@@ -178,7 +171,13 @@ class KeeperProcess:
 
     def remove_groups(self):
         """A keeper that was killed leaves its empty groups to the next one, which never comes here."""
-        name = "leasehold-" + (self.directory / "keeper.id").read_text()[:12]
-        for root in [path for mount in ("", "unified") for path in (Path("/sys/fs/cgroup") / mount).glob(f"**/{name}")]:
+        for root in self.group_roots():
             for group in [*root.glob("run-*"), root]:
                 until(lambda group=group: removed(group), f"an empty group {group}")
+
+    def group_roots(self):
+        """Where it makes its groups: right below the one that we are in, as it is our child."""
+        name = "leasehold-" + (self.directory / "keeper.id").read_text()[:12]
+        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        mounts = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
+        return [root for mount in mounts if (root := mount / own.strip("/") / name).is_dir()]

@@ -17,6 +17,7 @@ from leasehold.db.client import told
 from leasehold.db.embedded import open_postgres
 from leasehold.db.schema import bring_up_to_date
 from leasehold.main import serve
+from leasehold.processes.launch import keeper_command
 from leasehold.settings import Settings, load_settings
 
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Locks, run directories, the embedded server.")]
@@ -79,11 +80,11 @@ def keeper(
     settings = load_settings(
         database_url="postgresql://not-used", **({"state_dir": state_dir.absolute()} if state_dir else {})
     )
-    arguments = ["--state-dir", str(settings.state_dir), "--socket", str(socket or settings.socket)]
+    command = [*keeper_command(settings.state_dir), "--socket", str(socket or settings.socket)]
     for name in allow_group or ():
-        arguments += ["--allow-group", name]
+        command += ["--allow-group", name]
     # a process of its own: the keeper must stay small, and this one has imported the whole daemon
-    os.execv(sys.executable, [sys.executable, "-m", "leasehold.keeper", *arguments])  # noqa: S606
+    os.execv(sys.executable, command)  # noqa: S606
 
 
 def demo(

@@ -32,6 +32,7 @@ from leasehold.db.client import Client, open_client
 from leasehold.db.embedded import open_postgres
 from leasehold.db.schema import bring_up_to_date
 from leasehold.errors import LeaseholdError
+from leasehold.processes.launch import keeper_command
 
 OURS = (
     "postgres",
@@ -133,9 +134,10 @@ async def _say(client: Client, statement: str) -> None:
 
 @asynccontextmanager
 async def _keeper(state_dir: Path) -> AsyncIterator[None]:
-    command = [sys.executable, "-m", "leasehold.keeper", "--state-dir", str(state_dir)]
     with (state_dir / "keeper.log").open("ab") as lines:
-        process = await open_process(command, stdin=DEVNULL, stdout=lines, stderr=lines, start_new_session=True)
+        process = await open_process(
+            keeper_command(state_dir), stdin=DEVNULL, stdout=lines, stderr=lines, start_new_session=True
+        )
     async with _ended(process, 15):
         yield
 

@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import fcntl
 import grp
+import json
 import os
 import sys
 import uuid
@@ -16,6 +17,7 @@ from leasehold.keeper.house import House
 from leasehold.keeper.inherit import take_over
 from leasehold.keeper.kill import Kill
 from leasehold.keeper.log import log
+from leasehold.keeper.reach import containment
 from leasehold.keeper.server import Server
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -24,6 +26,8 @@ PR_SET_CHILD_SUBREAPER = 36
 def main() -> int:
     """Exit codes: 0 told to stop or idle, 1 another keeper has the state directory, 2 wrong usage."""
     words = _words()
+    if words.about:
+        return _about()
     os.umask(0o027)
     state: Path = words.state_dir.absolute()
     state.mkdir(parents=True, exist_ok=True)
@@ -57,6 +61,15 @@ def main() -> int:
     return 0
 
 
+def _about() -> int:
+    """What a keeper started like this would say of its containment. Takes no state directory and touches no agent."""
+    groups = find_groups(uuid.uuid4().hex)
+    print(json.dumps({"version": __version__, "containment": containment(groups)}))  # noqa: T201 this is its answer
+    if groups is not None:
+        groups.close()
+    return 0
+
+
 def _words() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="leasehold keeper", description="Own the agents' processes.")
     parser.add_argument("--state-dir", type=Path, required=True, help="run directories, lock and identity")
@@ -64,6 +77,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--allow-group", action="append", default=[], help="the same, by the group's name")
     parser.add_argument("--allow-gid", type=int, action="append", default=[], help="members of this group may connect")
     parser.add_argument("--containment", choices=("auto", "cgroup", "subreaper"), default="auto")
+    parser.add_argument("--about", action="store_true", help="say what it could contain here, and leave")
     parser.add_argument("--exit-when-idle-after", type=float, metavar="SECONDS")
     parser.add_argument("--unkillable-after", type=float, default=Kill.patience, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -11,7 +11,7 @@ from leasehold.keeper.limits import check
 from leasehold.keeper.log import log
 from leasehold.keeper.look import look
 from leasehold.keeper.protocol import PROTOCOL, RefusedError, Request
-from leasehold.keeper.reach import cannot_catch
+from leasehold.keeper.reach import containment
 from leasehold.keeper.rounds import Rounds
 from leasehold.keeper.run import Run
 
@@ -72,8 +72,6 @@ class Desk:
         return {"id": number, "ok": True, **said}
 
     def _about(self) -> Answer:
-        groups = self.house.groups
-        enforced = sorted(groups.controllers) if groups else []
         return {
             "keeper_id": self.house.keeper_id,
             "life": self.life,
@@ -82,13 +80,7 @@ class Desk:
             "version": self._version,
             "pid": os.getpid(),
             "runs": len(self.house.live),
-            "containment": {
-                "rung": self.house.rung,
-                "enforced": enforced,
-                "missing": sorted({"cpu", "memory", "pids"} - set(enforced)),
-                "cannot_catch": cannot_catch(self.house.rung, None),
-                "agent_user": None,
-            },
+            "containment": containment(self.house.groups),
         }
 
     def _hello(self, request: Request, client: C, supersede: Callable[[C], None]) -> Answer:

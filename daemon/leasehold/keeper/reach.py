@@ -3,6 +3,7 @@
 If it fails, the keeper does not start.
 """
 
+from leasehold.keeper.containment import CONTROLLERS, Groups
 from leasehold.keeper.procfs import read_bytes
 
 CAP_KILL = 5
@@ -16,8 +17,20 @@ def capable(number: int) -> bool:
     return False
 
 
+def containment(groups: Groups | None) -> dict[str, object]:
+    """The rung, and what it gives and does not give; `hello` answers it and `doctor` prints it."""
+    rung, enforced = ("cgroup", sorted(groups.controllers)) if groups is not None else ("subreaper", [])
+    return {
+        "rung": rung,
+        "enforced": enforced,
+        "missing": sorted(set(CONTROLLERS) - set(enforced)),
+        "cannot_catch": cannot_catch(rung, None),
+        "agent_user": None,
+    }
+
+
 def cannot_catch(rung: str, agent_user: str | None) -> list[str]:
-    """What may outlive its run, or the keeper, here. `doctor` prints it; each sentence has its test."""
+    """What may outlive its run, or the keeper, here; each sentence has its test."""
     found = ["what another service starts for an agent (docker, cron, at, systemd): it belongs to that service"]
     nameless = "has left its session, cleaned its environment and changed its oom_score_adj"
     until = "it is killed when the last run that can have started it has ended"
