@@ -88,8 +88,9 @@ class Runs:
             while left := living(tag):
                 for pid in left:
                     kill(pid)
-            for aside in Path("/sys/fs/cgroup").rglob(f"aside-{tag}"):
-                until(lambda aside=aside: remove(aside), "an empty group")
+            for aside in [root / f"aside-{tag}" for root in self.keeper.group_roots()]:
+                if aside.is_dir():
+                    until(lambda aside=aside: remove(aside), "an empty group")
 
 
 def owner(pid):

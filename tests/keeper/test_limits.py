@@ -98,7 +98,9 @@ def enforces(keeper, *controllers):
 
 def test_a_limit_that_is_not_enforced_is_named(keeper):
     caller = keeper.call()
-    told = caller.sh(1, "sleep 300", limits={"memory_max": "64M", "pids_max": 20, "cpu_weight": 50, "no_such": 1})
+    told = caller.sh(
+        1, "sleep 300", limits={"memory_max": "64M", "pids_max": 20, "cpu_weight": 50, "no_such": 1, "unset": None}
+    )
     owners = {"memory": "memory_max", "pids": "pids_max", "cpu": "cpu_weight"}
     there = caller.ask("about")["containment"]["enforced"]
     assert told["limits_missing"] == sorted({"no_such", *(owners[each] for each in owners if each not in there)})
@@ -125,6 +127,20 @@ def test_a_fork_bomb_stops_at_its_limit(keeper):
     assert len(caller.ask("look", run_id=1)["processes"]) <= 20
     caller.ask("stop", run_id=1, why="cancelled", signals=[])
     assert caller.ended(1)["usage"].get("pids_peak", 20) <= 20
+
+
+def test_what_a_run_used_outlives_its_keeper_where_a_group_counts(keeper):
+    caller = keeper.call()
+    caller.sh(1, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo up; sleep 300")
+    until(keeper.path(1, "stdout").read_text, "the agent")
+    cgroup = caller.run(1)["cgroup"]
+    keeper.kill()
+    keeper.start()
+    usage = keeper.call().ended(1)["usage"]
+    if cgroup is None:
+        assert usage == {}
+    else:
+        assert usage["cpu_seconds"] > 0 and not keeper.group_exists(cgroup)
 
 
 def test_what_a_run_used_outlives_its_group(keeper):

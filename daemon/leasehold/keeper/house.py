@@ -66,7 +66,7 @@ class House:
     def _start(
         self, run: Run, argv: list[str], env: dict[str, str], cwd: str | None, stdin: object, limits: dict[str, object]
     ) -> None:
-        directory = run.directory
+        directory, asked = run.directory, {name for name, value in limits.items() if value is not None}
         directory.create({"run_id": run.run_id, "argv0": argv[0], "cwd": cwd, "env": sorted(env), "limits": limits})
         where = cwd or str(directory.workspace())
         full = environment({**env, "LEASEHOLD_RUN_ID": str(run.run_id), "LEASEHOLD_KEEPER_ID": self.keeper_id})
@@ -80,9 +80,9 @@ class House:
             )  # used up from here on (rule 24)
             if self.groups is not None:
                 run.group = self.groups.make(run.run_id)
-                run.missing = sorted({*run.group.limit(check(limits)), *(limits.keys() - CHECKS.keys())})
+                run.missing = sorted({*run.group.limit(check(limits)), *(asked - CHECKS.keys())})
             else:
-                run.missing = sorted(limits)
+                run.missing = sorted(asked)
             if boottime() >= run.deadline:  # as late as can be: a spawn may have waited anywhere (rule 3)
                 self.settle(run, never_started(run, self.keeper_id, "deadline"))
                 return
@@ -91,10 +91,15 @@ class House:
                 run.own(start(argv, full, where, directory, run.group, reader))
         finally:
             os.close(reader)
-        number = run.number if worn else None
-        directory.mark_process({
-            "pid": run.pid, "start_time": run.start_time, "number": number, "uid": os.getuid(),
-        })  # fmt: skip
+        self._trail(run, run.number if worn else None)
+
+    def _trail(self, run: Run, number: int | None) -> None:
+        """For the next keeper. It lives by now: whatever goes wrong here, it has not failed to start."""
+        facts: dict[str, object] = {"pid": run.pid, "start_time": run.start_time, "number": number, "uid": os.getuid()}
+        try:
+            run.directory.mark_process(facts)
+        except OSError as error:
+            log("trail_unwritten", "warning", run_id=run.run_id, error=str(error), decided="its marker must do")
 
     def _stdin(self, run: Run, stdin: object) -> int:
         if isinstance(stdin, dict) and isinstance(stdin.get("text"), str):
@@ -115,12 +120,11 @@ class House:
     def end(self, run: Run) -> None:
         """Its tree is gone."""
         ours = run.process is not None
-        record = ended(run, self.keeper_id, self.rung) if ours else lost(run, self.keeper_id, "keeper_lost")
-        run.close()
-        self.settle(run, record)
+        self.settle(run, ended(run, self.keeper_id, self.rung) if ours else lost(run, self.keeper_id, "keeper_lost"))
 
     def settle(self, run: Run, record: Record) -> None:
         """The tree is gone: record on disk, then tell. On a full disk the record counts all the same, from memory."""
+        run.close()
         run.exit = record
         self.numbers.give_back(run.number)
         self.unwritten.add(run.run_id)

@@ -96,10 +96,11 @@ def _load(house: House, rounds: Rounds, run_id: int, left: list[Process] | None,
         return
     run = Run(run_id, str((record or started or {}).get("token", "")), boottime(), 0.0, directory)
     house.runs[run_id] = run
+    run.group = group  # what it used is read from it
     if record is not None:
         run.exit = record
+        run.close()
     elif left is not None:
-        run.group = group
         run.inherit(left)
         rounds.adopt(run_id, left)
     else:

@@ -62,7 +62,8 @@ def ended(run: "Run", keeper_id: str, rung: str) -> Record:
 def lost(run: "Run", keeper_id: str, why: str) -> Record:
     """Of a run whose keeper did not see its end."""
     sizes = {f"{name}_bytes": run.directory.size(name) for name in ("stdout", "stderr")}
-    return {**never_started(run, keeper_id, why), "state": "exited", **sizes}
+    usage = run.group.usage() if run.group is not None else {}
+    return {**never_started(run, keeper_id, why), "state": "exited", "usage": usage, **sizes}
 
 
 def _free(run: "Run") -> int | None:

@@ -1,6 +1,7 @@
 """The keeper's round: who has ended, what is due, who is left over. If it fails, the keeper fails and the next one sweeps.
 
-Kills come first and wait for no disk: records are written after every tree that is due has had its signal.
+Kills come first and wait for no disk: records are written after every tree that is due has had its signal, and one by
+one, so that a slow disk holds up the next kill by one record at most.
 """
 
 import os
@@ -30,20 +31,31 @@ class Rounds:
         self._house = house
         self._families = Families(house.keeper_id, os.getpid(), self.orphans)
         self._next_look = 0.0
+        self._gone: list[Run] = []  # nothing of them is left, and their record is not yet written
         self._not_ours = frozenset(procfs.own_children())
         """Children that the program had which became us by exec."""
 
-    def go(self) -> None:
-        """Reap, look, act, settle. Cheap when nothing is due."""
-        now, live = boottime(), self._house.live
+    def go(self, now: float) -> None:
+        """Reap, look, act, settle. Cheap when nothing is due. `now` is when the last extension was heard at the latest."""
+        live = self._left()
         just_ended = [run for run in live if run.reap()]
         left_over = bool(self.orphans())
-        gone = [run for run in just_ended if not left_over and run.gone([])]
-        due = [run for run in live if run not in gone and (run in just_ended or run.next_at <= now)]
+        self._gone += [run for run in just_ended if not left_over and run.gone([])]
+        due = [run for run in self._left() if run in just_ended or run.next_at <= now]
         if due or ((live or self._families.unsure) and now >= self._next_look):
-            gone += self._act(due, now)
-        for run in gone:
-            self._house.end(run)
+            self._gone += self._act(due, now)
+        self._settle()
+
+    def _left(self) -> list[Run]:
+        """Runs of which something may be left."""
+        return [run for run in self._house.live if run not in self._gone]
+
+    def _settle(self) -> None:
+        """At least one record, and the others while nothing is due that a slow disk would hold up."""
+        while self._gone:
+            self._house.end(self._gone.pop(0))
+            if any(run.next_at <= boottime() for run in self._left()):
+                return
         self._house.write_again()
 
     def orphans(self) -> list[Process]:
@@ -80,7 +92,7 @@ class Rounds:
         members = self.members()
         self._next_look = now + LOOK
         self._end_nobodys(members.get(NOBODYS, []))
-        for run in self._house.live:
+        for run in self._left():
             if run.held:  # somebody may have been born while the others were stopped
                 run.hold(members.get(run.run_id, []))
         for run in due:
@@ -108,8 +120,8 @@ class Rounds:
 
     def next_at(self) -> float | None:
         """When to come back (CLOCK_BOOTTIME); None: when something happens."""
-        now, live = boottime(), self._house.live
-        times = [run.next_at for run in live]
+        now, live = boottime(), self._left()
+        times = [run.next_at for run in live] + [now] * bool(self._gone)
         if self._house.unwritten:
             times.append(now + AGAIN)
         if self._families.unsure or (live and self._house.groups is None):

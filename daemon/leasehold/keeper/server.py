@@ -73,15 +73,21 @@ class Server:
             limits = [next_at - boottime()] if next_at is not None else []
             if idle_limit is not None:
                 limits.append(1.0)
-            for key, _mask in self._selector.select(max(0.0, min(limits)) if limits else None):
-                handler: Callable[[], None] = key.data
-                handler()
-            desk.rounds.go()
+            self._selector.select(max(0.0, min(limits)) if limits else None)
+            now = boottime()
+            self._hear()
+            desk.rounds.go(now)
             if desk.house.live or self._connections:
                 busy_at = boottime()
             elif idle_limit is not None and boottime() - busy_at > idle_limit:
                 log("idle", decided="leave: no runs, no daemon")
                 return
+
+    def _hear(self) -> None:
+        """All that was said before this moment, so that a deadline that we slept past does not beat its extension."""
+        for key, _mask in self._selector.select(0):
+            handler: Callable[[], None] = key.data
+            handler()
 
     def tell(self, message: dict[str, object]) -> None:
         """Push to the daemon in charge."""
