@@ -1,25 +1,19 @@
 """demo: the whole product in under a minute, on this machine, with nothing but what the package brings."""
 
 import json
-import os
 import shutil
-import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import PIPE
 
 from anyio import (
     BrokenResourceError,
-    CancelScope,
     ClosedResourceError,
     EndOfStream,
     IncompleteRead,
     create_task_group,
     fail_after,
-    move_on_after,
-    open_process,
     sleep,
 )
 from anyio.abc import Process
@@ -31,8 +25,7 @@ from leasehold.cli.console import out, short, table
 from leasehold.db.client import Client, open_client
 from leasehold.db.embedded import open_postgres
 from leasehold.db.schema import bring_up_to_date
-from leasehold.errors import LeaseholdError
-from leasehold.processes.launch import keeper_command
+from leasehold.stack import open_daemon_process, open_keeper_process, until_ready
 
 OURS = (
     "postgres",
@@ -94,10 +87,8 @@ async def run_demo(state_dir: Path, checkout: Path) -> int:
             status.update("creating the schema")
             await bring_up_to_date(dsn)
             status.update("starting keeper and daemon")
-            async with _keeper(state_dir), _daemon(state_dir, dsn) as daemon, open_client(dsn) as client:
-                with fail_after(20):
-                    while not await client.rows("select from leasehold.workers where state = 'alive'"):
-                        await _still_there(daemon)
+            async with open_keeper_process(state_dir), _daemon(state_dir, dsn) as daemon, open_client(dsn) as client:
+                await until_ready(client, 1, daemon)
                 status.stop()
                 await _show(client, checkout)
                 rows = await client.rows(SUMMARY)
@@ -133,45 +124,14 @@ async def _say(client: Client, statement: str) -> None:
 
 
 @asynccontextmanager
-async def _keeper(state_dir: Path) -> AsyncIterator[None]:
-    with (state_dir / "keeper.log").open("ab") as lines:
-        process = await open_process(
-            keeper_command(state_dir), stdin=DEVNULL, stdout=lines, stderr=lines, start_new_session=True
-        )
-    async with _ended(process, 15):
-        yield
-
-
-@asynccontextmanager
 async def _daemon(state_dir: Path, dsn: str) -> AsyncIterator[Process]:
     """A real daemon as a real process; its JSON log is shown as lines for eyes while the block runs."""
-    ours = {
-        "LEASEHOLD_DATABASE_URL": dsn, "LEASEHOLD_STATE_DIR": str(state_dir), "LEASEHOLD_INSTANCE": "demo",
-        "LEASEHOLD_LOG_FORMAT": "json", "LEASEHOLD_STOP_MODE": "interrupt",
-    }  # fmt: skip
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")} | ours
-    command = [sys.executable, "-m", "leasehold", "daemon"]
-    process = await open_process(command, stdin=DEVNULL, stderr=None, env=env, start_new_session=True)
-    async with create_task_group() as group:
+    async with (
+        create_task_group() as group,
+        open_daemon_process(state_dir, dsn, stdout=PIPE, instance="demo") as process,
+    ):
         group.start_soon(_echo, process)
-        async with _ended(process, 30):
-            yield process
-
-
-@asynccontextmanager
-async def _ended(process: Process, patience: float) -> AsyncIterator[None]:
-    """When the block is left, however it is left, the process is told to stop, waited for, and gone."""
-    try:
-        yield
-    finally:
-        with CancelScope(shield=True):
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-                with move_on_after(patience):
-                    await process.wait()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        yield process
 
 
 async def _echo(process: Process) -> None:
@@ -186,12 +146,6 @@ async def _echo(process: Process) -> None:
             print(log.render(json.loads(line), colours=out.is_terminal), flush=True)
         except ValueError:
             print(line.decode(errors="replace"), flush=True)
-
-
-async def _still_there(daemon: Process) -> None:
-    await sleep(0.05)
-    if daemon.returncode is not None:
-        raise LeaseholdError(f"the daemon ended with code {daemon.returncode}")
 
 
 def _cell(value: object) -> str:

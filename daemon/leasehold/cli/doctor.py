@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from leasehold import __version__
 from leasehold.cli.console import out, print_json, table
 from leasehold.cli.jobs import Dsn, Json
+from leasehold.cli.torture import Containment, run_torture
 from leasehold.db.client import open_client
 from leasehold.db.schema import require_schema
 from leasehold.errors import LeaseholdError
@@ -25,8 +26,21 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(database_url: Dsn = None, as_json: Json = False) -> None:
+def doctor(
+    torture: Annotated[
+        bool,
+        typer.Option("--torture", help="Run misbehaving agents on a private stack instead: what does this host catch?"),
+    ] = False,
+    containment: Annotated[
+        Containment, typer.Option(help="With --torture: on which rung; auto is the best that this host gives.")
+    ] = Containment.AUTO,
+    database_url: Dsn = None,
+    as_json: Json = False,
+) -> None:
     """Check the installation and print the effective settings without secrets; exit code 1 when something is wrong."""
+    if torture:
+        run_torture(database_url, containment, as_json)
+        return
     settings = load_settings(**({"database_url": database_url} if database_url else {}))
     checks, reach = asyncio.run(_checks(settings))
     if as_json:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from signal import Signals
 from subprocess import DEVNULL
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ NAMESPACE = ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 """PostgreSQL refuses to be root; inside this user namespace it is not, and files stay ours."""
 REACH = ("--clear-groups", "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override", "--")
 """Where namespaces are forbidden (most containers): another user, who may still reach root's programs and directories."""
-DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 2); os.execv(sys.argv[1], sys.argv[1:])"
-"""PR_SET_PDEATHSIG, SIGINT: what setpriv does, for machines without it."""
+DIE_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+)
+"""PR_SET_PDEATHSIG: what setpriv does, for machines without it."""
 
 
 class Standing(NamedTuple):
@@ -69,8 +72,8 @@ def give(directory: Path, uid: int) -> None:
             os.chown(Path(parent, name), uid, -1, follow_symlinks=False)
 
 
-def dying_with_us(program: Path) -> tuple[str, ...]:
-    """However we end, the kernel tells the server to stop. Last in the command: a change of user forgets it."""
+def dying_with_us(program: Path, signal: Signals = Signals.SIGINT) -> tuple[str, ...]:
+    """However we end, the kernel sends `signal` to the program. Last in the command: a change of user forgets it."""
     if shutil.which("setpriv"):
-        return ("setpriv", "--pdeathsig", "INT", "--", str(program))
-    return (sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(program))
+        return ("setpriv", "--pdeathsig", signal.name.removeprefix("SIG"), "--", str(program))
+    return (sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(int(signal)), str(program))
