@@ -1,10 +1,11 @@
 """A private keeper and daemon as child processes in one directory. If it fails, the demo or the torture fails."""
 
+import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import IO
@@ -14,21 +15,44 @@ from anyio.abc import Process
 
 from leasehold.db.client import Client
 from leasehold.db.standing import dying_with_us
-from leasehold.errors import LeaseholdError
+from leasehold.errors import KeeperAway, LeaseholdError
+from leasehold.processes.link import ask_keeper
 
 PYTHON = Path(sys.executable)
+PATIENCE = 30.0
+"""Seconds for a process of ours to be up."""
 
 
 @asynccontextmanager
 async def open_keeper_process(
     state_dir: Path, *words: str, module: Sequence[str] = ("leasehold.keeper",)
 ) -> AsyncIterator[Process]:
-    """A keeper of our own on `state_dir`; its log is `keeper.log` there."""
+    """A keeper of our own on `state_dir` that answers; its log is `keeper.log` there. Raises LeaseholdError."""
     command = [*dying_with_us(PYTHON), "-m", *module, "--state-dir", str(state_dir), *words]
     with (state_dir / "keeper.log").open("ab") as lines:
         process = await open_process(command, stdin=DEVNULL, stdout=lines, stderr=lines, start_new_session=True)
     async with ended(process, 15):
+        await _until_answered(process, state_dir)  # a daemon that finds no keeper starts one, and leaves it behind
         yield process
+
+
+async def _until_answered(keeper: Process, state_dir: Path) -> None:
+    with move_on_after(PATIENCE):
+        while keeper.returncode is None:
+            with suppress(KeeperAway):
+                await ask_keeper(state_dir / "keeper.sock")
+                return
+            await sleep(0.02)
+    raise LeaseholdError(f"our keeper does not answer: {_last_words(state_dir / 'keeper.log')}")
+
+
+def _last_words(log: Path) -> str:
+    last = ["it said nothing", *log.read_text(encoding="utf-8", errors="replace").splitlines()][-1]
+    try:
+        said = json.loads(last)
+    except ValueError:
+        return last
+    return str(said.get("hint") or said.get("error") or last)
 
 
 @asynccontextmanager
@@ -69,7 +93,7 @@ async def ended(process: Process, patience: float) -> AsyncIterator[None]:
 
 async def until_ready(client: Client, many: int, *daemons: Process) -> None:
     """Wait until so many workers live; `daemons` are expected to last until then."""
-    with fail_after(30):
+    with fail_after(PATIENCE):
         while len(await client.rows("select from leasehold.workers where state = 'alive'")) < many:
             await sleep(0.05)
             for daemon in daemons:

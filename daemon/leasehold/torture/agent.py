@@ -1,7 +1,7 @@
 """The misbehaving agent, one function per vice; standard library only. If it fails, one row of the table says so.
 
-Each process of it, and whatever it forks or executes, carries MARK in its argv, so that it can be found in /proc
-without anybody's help. Every vice that could hurt the host is bounded by itself.
+Each process of it, and whatever it forks or executes, carries MARK (a path) in its argv, so that it can be found in
+/proc without anybody's help. Every vice that could hurt the host is bounded by itself.
 """
 
 import json
@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-SEEN = 0.4
-"""Seconds that a leader stays after it has forked, so that an observer can see the family together."""
+SEEN = 10.0
+"""Seconds at most that a leader stays after it has forked, so that the observer sees the family together."""
 LIFE = 120.0
 LINE = 50 * 1024 * 1024
-FLOOD = 64 * 1024 * 1024
+FLOOD = 16 * 1024 * 1024
 """Bytes that the endless writer writes as fast as it can; then it goes on for ever, slowly."""
 BOMB = 64
 HOG = 512 * 1024 * 1024
@@ -36,6 +36,14 @@ def leave(code: int = 0) -> NoReturn:
     """End as leader, saying when."""
     say("leaving")
     os._exit(code)
+
+
+def leave_seen(mark: str) -> NoReturn:
+    """The same, once the observer has seen the family: it touches the file that the mark names."""
+    until = time.monotonic() + SEEN
+    while time.monotonic() < until and not Path(mark).exists():
+        time.sleep(0.02)
+    leave()
 
 
 def idle() -> NoReturn:
@@ -64,26 +72,23 @@ def elsewhere(work: Callable[[], object]) -> int:
     return fork(go)
 
 
-def setsid(_mark: str) -> None:
+def setsid(mark: str) -> None:
     """A child in a session of its own outlives its parent."""
     elsewhere(idle)
-    time.sleep(SEEN)
-    leave()
+    leave_seen(mark)
 
 
-def double_fork(_mark: str) -> None:
+def double_fork(mark: str) -> None:
     """A daemon, as the books say: fork, setsid, fork."""
     os.waitpid(elsewhere(lambda: fork(idle)), 0)
-    time.sleep(SEEN)
-    leave()
+    leave_seen(mark)
 
 
 def clean_daemon(mark: str) -> None:
     """The same, executed anew with an empty environment: no marker of ours is left on it."""
     again = [sys.executable, "-m", "leasehold.torture", "idle", mark]
     os.waitpid(elsewhere(lambda: fork(lambda: os.execve(again[0], again, {}))), 0)  # noqa: S606
-    time.sleep(SEEN)
-    leave()
+    leave_seen(mark)
 
 
 def ignore_term(_mark: str) -> None:
@@ -95,11 +100,10 @@ def ignore_term(_mark: str) -> None:
     idle()
 
 
-def hold_output(_mark: str) -> None:
+def hold_output(mark: str) -> None:
     """A child keeps stdout and stderr open: whoever waits for their end waits for ever."""
     fork(idle)
-    time.sleep(SEEN)
-    leave()
+    leave_seen(mark)
 
 
 def long_line(_mark: str) -> None:
@@ -160,7 +164,7 @@ def read_stdin(_mark: str) -> None:
     leave()
 
 
-def bomb(_mark: str) -> None:
+def bomb(mark: str) -> None:
     """Every process forks for as long as it can; a pipe with tokens bounds it, whatever the host enforces."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
@@ -175,8 +179,7 @@ def bomb(_mark: str) -> None:
         idle()
 
     fork(explode)
-    time.sleep(2 * SEEN)
-    leave()
+    leave_seen(mark)
 
 
 def hog(_mark: str) -> None:
@@ -217,7 +220,7 @@ def freeze(_mark: str) -> None:
     idle()
 
 
-def change_group(_mark: str) -> None:
+def change_group(mark: str) -> None:
     """Its child leaves the cgroup of the run, and the session."""
 
     def go() -> None:
@@ -225,21 +228,20 @@ def change_group(_mark: str) -> None:
         idle()
 
     elsewhere(go)
-    time.sleep(SEEN)
-    leave()
+    leave_seen(mark)
 
 
 def vanish(mark: str) -> None:
-    """All of it at once: another cgroup, another session, no parent, no environment of ours."""
+    """All of it at once: another cgroup, another session, no parent, no environment of ours, another score."""
     again = [sys.executable, "-m", "leasehold.torture", "idle", mark]
 
     def go() -> None:
         _group("../../cgroup.procs", "0")
+        Path("/proc/self/oom_score_adj").write_text("999", encoding="ascii")
         fork(lambda: os.execve(again[0], again, {}))  # noqa: S606
 
     os.waitpid(elsewhere(go), 0)
-    time.sleep(SEEN)
-    leave()
+    leave_seen(mark)
 
 
 def _group(name: str, value: str) -> None:
