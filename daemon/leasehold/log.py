@@ -60,6 +60,8 @@ EVENTS: dict[str, str] = {
     "interrupting": "Stopping the agents; no attempt is used.",
     "deregister_failed": "The end of this life could not be written; its lease will run out.",
     "forget_failed": "A settled run's directory could not be removed.",
+    "metrics_ready": "The metrics may be read over HTTP, and where.",
+    "metrics_failed": "A request for the metrics met a mistake of ours; the daemon goes on.",
     "chore_failed": "A periodic chore failed; the next turn tries again.",
     "library": "A line from a library we use.",
 }

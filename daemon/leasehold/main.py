@@ -14,6 +14,7 @@ from leasehold.db.schema import still_our_schema, until_schema
 from leasehold.events.brake import open_brake
 from leasehold.events.shipper import open_shipper
 from leasehold.loops import background, every
+from leasehold.metrics import open_metrics
 from leasehold.processes.link import open_keeper
 from leasehold.runs.adopt import Lives, host_id
 from leasehold.runs.claim import Claimer
@@ -24,6 +25,7 @@ from leasehold.runs.reap import Reaper
 from leasehold.runs.roster import Roster
 from leasehold.runs.stop import Stopper
 from leasehold.runs.supervise import Supervisor
+from leasehold.runs.vitals import expose
 from leasehold.settings import Settings
 
 log = structlog.get_logger()
@@ -42,6 +44,7 @@ async def serve(settings: Settings) -> None:
     await until_schema(dsn)
     async with (
         instance_lock(settings.state_dir, settings.instance),
+        open_metrics(settings.metrics_address),
         open_database(dsn, name, POOL) as db,  # closes last
         open_database(dsn, f"{name} lease", 1, own_lock=f"leasehold {settings.instance}@{host_id()}") as lifeline,
         open_keeper(
@@ -63,6 +66,7 @@ async def serve(settings: Settings) -> None:
         claimer = Claimer(settings, db, lease, roster, keeper, pulse, wake)
         reaper = Reaper(db, lease, settings.renewal)
         listener.hear("leasehold", wake)
+        expose(roster, lease, keeper, shipper, db, lifeline)
 
         await lives.begin()
         await listener.ready.wait()

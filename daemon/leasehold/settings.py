@@ -27,6 +27,7 @@ UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 IN_URL = re.compile(r"(://[^:/@\s]*):(?:[^/?#\s]*@|[^@\s]*@)")
 IN_WORDS = re.compile(r"((?:^|[?&\s\"'])(?:\w*password|passfile)\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)
 """A password in `://user:password@host`, and in `password=...` of a query or of libpq's words."""
+ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _NO_DURATION = "this is no duration; write 90, 90s, 2m, 1h30m or PT2M"
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
@@ -63,6 +64,16 @@ def _names(value: Any) -> Any:
     return None if names in ((), ("*",)) else names
 
 
+def _address(value: Any) -> Any:
+    """`host:port`, `[::1]:port`; empty means none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str) or not (found := ADDRESS.fullmatch(value.strip())) or int(found[1]) > 65535:
+        raise ValueError("write host:port, for example 127.0.0.1:9464 or [::1]:9464")
+    return value.strip()
+
+
+Address = Annotated[str | None, BeforeValidator(_address)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)]
 
@@ -114,6 +125,8 @@ class Settings(BaseSettings):
     """How long `drain` waits for agents before it interrupts them."""
     stop_mode: Literal["auto", "detach", "drain", "interrupt"] = "auto"
     """What the first TERM does: leave agents to the next daemon, wait for them, or stop them. auto: detach under systemd, else drain."""
+    metrics_address: Address = None
+    """Where Prometheus may read metrics over HTTP: host:port, best a loopback address. Nowhere when empty."""
     log_format: Literal["auto", "json", "pretty"] = "auto"
     """One JSON object per line, or for eyes; auto: pretty on a terminal."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

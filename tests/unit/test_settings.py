@@ -208,3 +208,20 @@ def test_settings_cannot_be_changed_and_every_one_is_explained():
     with pytest.raises(Exception, match="frozen"):
         settings.max_runs = 3
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:9464", "[::1]:9464", "localhost:0", " 127.0.0.1:9464 "])
+def test_an_address_for_metrics_is_a_host_and_a_port(text):
+    assert load_settings(database_url=DSN, metrics_address=text).metrics_address == text.strip()
+
+
+@pytest.mark.parametrize("text", [None, "", " "])
+def test_without_an_address_there_are_no_metrics(text):
+    assert load_settings(database_url=DSN, metrics_address=text).metrics_address is None
+
+
+@pytest.mark.parametrize(
+    "text", ["9464", ":9464", "127.0.0.1", "127.0.0.1:", "a:99999", "a:-1", "::1:9464", "a b:1", 9464]
+)
+def test_an_address_for_metrics_that_is_none_is_refused_with_an_example(text):
+    assert refused(metrics_address=text) == "metrics_address: write host:port, for example 127.0.0.1:9464 or [::1]:9464"

@@ -60,6 +60,11 @@ class Weather:
         self._name = name
         self._since: float | None = None
 
+    @property
+    def fair(self) -> bool:
+        """Did the last call get an answer?"""
+        return self._since is None
+
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Watch one call."""

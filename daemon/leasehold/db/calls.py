@@ -27,6 +27,11 @@ class Database:
         self._pool = pool
         self._weather = weather
 
+    @property
+    def connected(self) -> bool:
+        """Did the last call get an answer?"""
+        return self._weather.fair
+
     async def _fetch(self, statement: str, *arguments: object) -> Rows:
         with self._weather.watched(), named_errors():
             async with self._connection() as connection:

@@ -58,18 +58,18 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[int, deque[Item]] = {}
         self._weights: dict[int, int] = {}
-        self._total = 0
+        self.total = 0
         self._closed = False
         self._filled, self._enough, self._room = Signal(), Signal(), Signal()
 
     async def put(self, item: Item) -> None:
         """Wait for room in the run's lane, and in all."""
         run = item.run.id
-        while self._weights.get(run, 0) >= (LANE_BYTES if self._total < TOTAL_BYTES else 1):
+        while self._weights.get(run, 0) >= (LANE_BYTES if self.total < TOTAL_BYTES else 1):
             await self._room.wait()
         self._lanes.setdefault(run, deque()).append(item)
         self._weights[run] = self._weights.get(run, 0) + weight(item)
-        self._total += weight(item)
+        self.total += weight(item)
         self._filled.set()
         if isinstance(item, Mark) or self._weights[run] >= LANE_BYTES:
             self._enough.set()
@@ -98,7 +98,7 @@ class Lanes:
                 self._lanes[run] = lane  # behind the others
             else:
                 del self._weights[run]
-        self._total -= heavy
+        self.total -= heavy
         self._make_room()
         return items
 

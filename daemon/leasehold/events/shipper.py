@@ -8,6 +8,7 @@ import structlog
 from anyio import CapacityLimiter, create_task_group
 from anyio import Event as Signal
 
+from leasehold import metrics
 from leasehold.db.away import Refusal
 from leasehold.db.calls import Database
 from leasehold.events.lanes import Checkpoint, Item, Lanes, Mark, Trim
@@ -51,6 +52,11 @@ class Shipper:
         self.refused: set[int] = set()
         self.readers = CapacityLimiter(1)
 
+    @property
+    def backlog(self) -> int:
+        """Bytes in the lanes, roughly."""
+        return self._lanes.total
+
     async def ship(self, item: EventRow | OutputRow | Trim | Checkpoint) -> None:
         """Queue one thing. What is said of a run that the database has refused is dropped."""
         if item.run.id not in self.refused:
@@ -85,6 +91,7 @@ class Shipper:
             # output first: an event never refers to bytes that a reader cannot see yet
             await self._send([item for item in items if isinstance(item, OutputRow)], self._db.append_output)
             await self._send([item for item in items if isinstance(item, EventRow)], self._db.append_events)
+            metrics.OUTPUT_BYTES.inc(sum(len(item.raw) for item in items if isinstance(item, OutputRow)))
             await self._send([item for item in items if isinstance(item, Trim)], self._trim)
             # last: what was said before a checkpoint is not read again by whoever starts from it
             await self._send([item for item in items if isinstance(item, Checkpoint)], self._save)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import structlog
 from anyio import CancelScope, current_time, sleep
 
+from leasehold import metrics
 from leasehold.bell import Bell
 from leasehold.db.away import AWAY
 from leasehold.db.calls import Database
@@ -108,6 +109,8 @@ class Claimer:
             claims = await self._db.claim(self._lease.worker, self._roster.free)
             for claim in claims:
                 self._roster.admit(claim.key, claim.job_id, claim.attempt, proved)
+        metrics.CLAIMS.inc()
+        metrics.CLAIMED_RUNS.inc(len(claims))
         if claims:
             log.debug("claim_decided", runs=len(claims), free=self._roster.free)
         return claims

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from anyio import sleep
 
+from leasehold import metrics
 from leasehold.bell import Bell
 from leasehold.db.away import AWAY, words
 from leasehold.db.calls import Database
@@ -96,7 +97,8 @@ class LeaseKeeper:
         quiet = self._roster.claims_in_flight == 0
         named = self._roster.held
         read_at = boottime()
-        answers = await self._db.renew(self._lease.worker, list(named), self._settings.lease)
+        with metrics.RENEWAL_SECONDS.time():
+            answers = await self._db.renew(self._lease.worker, list(named), self._settings.lease)
         deadline = self._lease.renewed(read_at)
         lost = {run for what, run, _ in answers if what == "lost" and run is not None}
         for what, run, _detail in answers:

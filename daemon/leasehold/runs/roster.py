@@ -9,6 +9,9 @@ from anyio import Event
 from leasehold.bell import Bell
 from leasehold.models import RunKey
 
+STATES = ("starting", "running", "stopping", "settling", "unkillable")
+"""Where a run that has a place is in its life; settling: its tree is gone, its outcome is on the way."""
+
 
 @dataclass(slots=True, eq=False)
 class Held:
@@ -20,9 +23,21 @@ class Held:
     deadline: float
     told: float = 0.0
     why: str | None = None
+    spawned: bool = False
     unkillable: bool = False
     ended: bool = False
     stopping: Event = field(default_factory=Event)
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        if self.ended:
+            return "settling"
+        if self.unkillable:
+            return "unkillable"
+        if self.why is not None:
+            return "stopping"
+        return "running" if self.spawned else "starting"
 
     def stop(self, why: str) -> bool:
         """Ask it to end; the first reason stands. False: it was asked before."""

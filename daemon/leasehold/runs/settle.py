@@ -5,6 +5,7 @@ from typing import Any
 import structlog
 from anyio import sleep
 
+from leasehold import metrics
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, KeeperRefused, RunRefused, WorkerClosed
 from leasehold.models import Exit, RunKey, Settled, Verdict
@@ -29,6 +30,7 @@ class Settler:
         """Settle the run; waits for the database for as long as this daemon lives."""
         settled = await self._finish(key, ending, verdict, output)
         if settled is not None:
+            metrics.RUN_OUTCOMES.labels(verdict.outcome, verdict.reason or "ok").inc()
             log.info(
                 "run_late" if settled.disposition == "late" else "run_settled", run_id=key.id,
                 outcome=verdict.outcome, reason=verdict.reason, message=verdict.message, job_status=settled.job_status,

@@ -99,6 +99,7 @@ class Supervisor:
             async with background() as beside:
                 beside.start_soon(self._ender.obey, run, held)
                 kept = kept or await self._spawn(run, held, adapter)
+                held.spawned = True
                 group.start_soon(_follow, recorder, ended)
                 beside.start_soon(_cap, watched, held)
                 if kept.exit is None:
