@@ -15,6 +15,7 @@ from leasehold.torture import run
 from leasehold.torture.cases import CASES, Case, killed, survived
 from leasehold.torture.observer import marked
 from support.host import cmdline, pids
+from support.keeper import until
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def patients():
 
 
 @pytest.fixture
-def started(tmp_path, monkeypatch):
+async def started(tmp_path, monkeypatch):
     """Start `leasehold doctor --torture ...` with all its files below tmp_path."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")}
@@ -43,6 +44,7 @@ def started(tmp_path, monkeypatch):
     for process in processes:
         if process.returncode is None:
             process.kill()
+        await process.wait()
 
 
 @pytest.fixture
@@ -151,15 +153,29 @@ async def test_a_private_keeper_that_cannot_start_says_why(tmp_path):
 
 def test_the_observer_sees_the_living_by_their_arguments_and_not_the_dead():
     word = f"observer-test-{os.getpid()}"
-    process = subprocess.Popen([sys.executable, "-c", "input()", word], stdin=subprocess.PIPE)
-    try:
-        assert (process.pid, word) in marked(word)
+    with subprocess.Popen([sys.executable, "-c", "input()", word], stdin=subprocess.PIPE) as process:
+        until(lambda: (process.pid, word) in marked(word), "its arguments")
         process.stdin.close()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
         assert process.pid not in [pid for pid, _ in marked(word)]
-    finally:
-        process.kill()
-        process.wait()
+
+
+def test_a_cgroup_that_vanishes_while_we_look_for_ours_is_no_accident(tmp_path, monkeypatch):
+    ours, theirs = tmp_path / "cgroup/some/leasehold-0123456789ab", tmp_path / "cgroup/theirs"
+    state = tmp_path / "torture/host"
+    for directory in (ours, theirs, state):
+        directory.mkdir(parents=True)
+    (state / "keeper.id").write_text("0123456789abcdef")
+    scandir = os.scandir
+
+    def vanishing(path):
+        if os.fspath(path) == str(theirs):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    monkeypatch.setattr(run, "CGROUPS", tmp_path / "cgroup", raising=False)
+    assert run._groups(tmp_path / "torture") == [f"cgroup {ours}"]
 
 
 def test_an_unknown_vice_is_refused_with_the_list():

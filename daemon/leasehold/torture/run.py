@@ -23,6 +23,7 @@ from leasehold.torture.observer import Observer, marked
 from leasehold.torture.rack import Rack
 from leasehold.torture.report import NOT_CLAIMED, NOT_TRIED, Finding, Report
 
+CGROUPS = Path("/sys/fs/cgroup")
 LACKS = {
     "pids": "no pids limit on this host",
     "memory": "no memory limit on this host",
@@ -57,8 +58,9 @@ def _clear(directory: str) -> list[str]:
 
 def _groups(directory: Path) -> list[str]:
     """Cgroups of our keepers that are still there; only an empty one can be removed, so they are only told."""
-    keepers = [path.read_text(encoding="ascii")[:12] for path in directory.glob("*/keeper.id")]
-    return [f"cgroup {path}" for keeper in keepers for path in Path("/sys/fs/cgroup").glob(f"**/leasehold-{keeper}")]
+    ours = {f"leasehold-{path.read_text(encoding='ascii')[:12]}" for path in directory.glob("*/keeper.id")}
+    walk = os.walk(CGROUPS)  # other people's come and go meanwhile, and it does not mind
+    return [f"cgroup {path}/{name}" for path, names, _ in walk for name in names if name in ours]
 
 
 async def _rack(directory: Path, database_url: str | None, containment: str) -> tuple[dict[str, Any], list[Finding]]:
