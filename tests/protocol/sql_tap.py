@@ -51,6 +51,7 @@ class Talk:
             name, query = body.split(b"\0")[:2]
             found = FUNCTION.search(query)
             self._statements[name] = found[1].decode() if found else None
+            self._calling = None  # what is answered next is a description, and it does not end as a call does
         elif kind == b"B":
             self._calling = self._statements.get(body.split(b"\0")[1])
             self._tap.calls.append(self._calling)

@@ -9,10 +9,19 @@ from protocol.wire_tap import open_wire_tap
 from support.host import Host
 from support.keeper import KeeperProcess
 
-SHORT = {"lease": "4s", "renewal": "0.8s", "margin": "1.5s", "grace": "0.5s"}
+SHORT = {"lease": "6s", "renewal": "1s", "margin": "2s", "grace": "0.5s"}
 """For a daemon that is to lose its lease."""
 PATIENT = {**SHORT, "lease": "60s", "margin": "20s"}
 """For everybody else."""
+
+FORGET = """
+    set session_replication_role = replica;
+    delete from leasehold.runs;
+    update leasehold.heads set run_id = null, run_token = null;
+    update leasehold.jobs set status = 'queued';
+    set session_replication_role = origin;
+"""
+"""The primary that we have now never saw a claim: played by the old one, with a memory gap."""
 
 
 class Stage:
@@ -27,6 +36,14 @@ class Stage:
     def daemon(self, **settings):
         """The real daemon, its wires tapped."""
         return self.host.daemon(**{**PATIENT, "keeper_socket": self._socket, **settings})
+
+    def launch(self, **settings):
+        """The same, not awaited."""
+        return self.host.launch(**{**PATIENT, "keeper_socket": self._socket, **settings})
+
+    def identity(self):
+        """Who the keeper is."""
+        return (self.keeper.directory / "keeper.id").read_text().strip()
 
     async def delivered(self, cue):
         """What was released has reached the keeper, and been dealt with: it is one thread, and answers us after that."""

@@ -4,7 +4,7 @@ import asyncio
 import signal
 
 import pytest
-from protocol.stage import PATIENT, SHORT, until
+from protocol.stage import FORGET, PATIENT, SHORT, until
 from support.keeper import boottime
 
 pytestmark = pytest.mark.race
@@ -24,21 +24,13 @@ async def test_a_claim_long_after_the_last_renewal_gets_no_deadline_of_its_own(
         await insert("long")
         asked = await spawn.met()
         daemon.send_signal(signal.SIGSTOP)
-        assert asked["deadline"] - boottime() <= await sql.fetchval(LEFT) - 2 + SLACK
+        left = await sql.fetchval(LEFT)
+        assert asked["deadline"] - boottime() <= left - 2 + SLACK
         spawn.release()
         record = await stage.record(asked["run_id"])
         assert record["why"] == "deadline"
         outlived = "select to_timestamp($1) > lease_expires_at from leasehold.workers"
         assert not await sql.fetchval(outlived, record["ended_at"]), "the tree has outlived the lease"
-
-
-FORGET = """
-    set session_replication_role = replica;
-    delete from leasehold.runs;
-    update leasehold.heads set run_id = null, run_token = null;
-    update leasehold.jobs set status = 'queued';
-    set session_replication_role = origin;
-"""
 
 
 async def test_a_waiting_spawn_gains_nothing_from_a_renewal_that_does_not_know_its_run(

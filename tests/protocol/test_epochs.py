@@ -55,7 +55,7 @@ async def test_a_daemon_that_was_superseded_while_it_was_cut_off_spawns_nothing_
         await sql.execute("select leasehold.pause_agent('long')")
         successor = stage.keeper.call()
         assert successor.ask("list")["runs"] == []
-        life = await register(sql, instance="one", keeper=(stage.keeper.directory / "keeper.id").read_text().strip())
+        life = await register(sql, instance="one", keeper=stage.identity())
         assert [what for what, _ in await life.adopt()] == ["ended"]
         stage.wire.open = True
         assert await asyncio.wait_for(daemon.wait(), 20) != 0

@@ -8,7 +8,7 @@ from support.host import alive, environ, pids
 
 ENDED = "select id from leasehold.runs where ended_at is not null"
 PAUSE = 0.05
-SETTLED = 2.0
+SETTLED = 15.0
 """Seconds in which a new process has become what it is going to be."""
 
 

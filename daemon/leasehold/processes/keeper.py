@@ -8,7 +8,7 @@ from typing import Any
 from anyio import Event
 
 from leasehold.errors import KeeperAway
-from leasehold.models import Exit
+from leasehold.models import Exit, RunKey
 from leasehold.processes.wire import Wire
 
 
@@ -41,6 +41,10 @@ class KeptRun:
     exit: Exit | None = None
     limits_missing: tuple[str, ...] = ()
     held: bool = False
+
+    def is_of(self, key: RunKey) -> bool:
+        """Whether it is this run, and not one that had its id before a failover (rule 19)."""
+        return self.run_id == key.id and self.token in ("", str(key.token))  # stopped before it was spawned: no token
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class Keeper:
             "spawn", run_id=spec.run_id, token=spec.token, argv=list(spec.argv), env=dict(spec.env), cwd=spec.cwd,
             stdin=stdin, deadline=spec.deadline, grace=spec.grace, limits=dict(spec.limits),
         )  # fmt: skip
-        kept = self._learn({**answer, "run_id": spec.run_id, "token": spec.token})
+        kept = self._learn(answer)
         if kept.exit is None:
             self._trees[spec.run_id] = Tree(kept, spec.deadline, spec.grace)
         return kept

@@ -59,7 +59,7 @@ class Lives:
         kept = await self._kept()
         worker = await self._register()
         read_at = boottime()
-        keys = [RunKey(each.run_id, UUID(each.token)) for each in kept.values()]
+        keys = [RunKey(each.run_id, UUID(each.token)) for each in kept.values() if each.token]
         answers = await self._db.adopt(worker, keys, self._settings.lease)
         self._lease.begin(worker, read_at)
         ours = [key.id for what, key in answers if what == "adopted"]
@@ -126,4 +126,7 @@ class Lives:
             held = self._roster.admit(run.key, run.job_id, run.attempt, self._lease.proved)
             log.info("run_adopted", job_id=run.job_id, run_id=run.id, attempt=run.attempt, agent=run.agent,
                      tenant=run.tenant, state=kept[run.id].state if run.id in kept else "never spawned")  # fmt: skip
-            self._runs.start_soon(self._supervisor.supervise, run, held, kept.get(run.id))
+            found = kept.get(run.id)
+            self._runs.start_soon(
+                self._supervisor.supervise, run, held, found if found and found.is_of(run.key) else None
+            )

@@ -75,7 +75,21 @@ class LateSettler:
         """A tree, or an exit record, of a run that is not ours any more."""
         if kept.exit is None:
             await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
-        await self.settle(RunKey(kept.run_id, UUID(kept.token)), await self._keeper.exited(kept.run_id))
+        ending = await self._keeper.exited(kept.run_id)
+        if kept.token:
+            await self.settle(RunKey(kept.run_id, UUID(kept.token)), ending)
+        else:  # stopped before it was spawned: nothing happened that anybody should hear of
+            await self._settler.forget(kept.run_id)
+
+    async def make_room(self, kept: KeptRun) -> None:
+        """Another run has had this id, in a database that a failover has undone (rule 19): end it and let it go."""
+        log.warning(
+            "run_refused", run_id=kept.run_id, error="another run has had this id", decided="end it, start ours"
+        )
+        if kept.exit is None:
+            await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
+        await self._keeper.exited(kept.run_id)
+        await self._settler.forget(kept.run_id)
 
     async def settle(self, key: RunKey, ending: Exit) -> None:
         """Report what really became of a run whose tree is gone, as long as the database will still hear it."""

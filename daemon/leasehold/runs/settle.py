@@ -59,22 +59,22 @@ class Settler:
         except RunRefused as error:
             log.warning("run_refused", run_id=key.id, error=str(error))
             if error.code == ENDED_OTHERWISE:
-                await self._forget(key)
+                await self.forget(key.id)
             return None
         except WorkerClosed as error:
             log.warning("run_refused", run_id=key.id, error=str(error))
             return None
-        await self._forget(key)
+        await self.forget(key.id)
         return settled
 
-    async def _forget(self, key: RunKey) -> None:
+    async def forget(self, run_id: int) -> None:
         """The run directory goes only now. If the keeper is away, the next adoption finds the record and repeats."""
         for _ in range(3):
             try:
-                await self._keeper.forget(key.id)
+                await self._keeper.forget(run_id)
                 return
             except KeeperAway:
                 await sleep(0.5)
             except KeeperRefused as error:
-                log.warning("forget_failed", run_id=key.id, error=str(error))
+                log.warning("forget_failed", run_id=run_id, error=str(error))
                 return

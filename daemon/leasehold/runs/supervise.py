@@ -130,6 +130,9 @@ class Supervisor:
                     held.stop("spawn")  # the keeper hears of the stop first, so a later spawn starts nothing
                 await sleep(0.5)
                 continue
+            if not kept.is_of(run.key):
+                await self.late.make_room(kept)
+                continue
             if kept.exit is None:
                 log.info("run_spawned", pid=kept.pid, containment=self._keeper.containment.get("rung"))
             return kept
