@@ -1,5 +1,5 @@
 """Hosts, agents and jobs for this room."""
 
-from support.fixtures import agent, ends, host, host_at, insert, written
+from support.fixtures import agent, ends, host, host_at, insert, own_server, postgres, template, written
 
-__all__ = ["agent", "ends", "host", "host_at", "insert", "written"]
+__all__ = ["agent", "ends", "host", "host_at", "insert", "own_server", "postgres", "template", "written"]

@@ -1,7 +1,9 @@
 """What tests of daemon and command line may use: hosts, agents, jobs, and ways to wait for them."""
 
 import pytest
+from leasehold.errors import NoPostgres
 from support.host import Host
+from support.server import Postgres, away_from_here
 
 
 @pytest.fixture
@@ -83,3 +85,31 @@ def written(sql):
         return b"".join(row["bytes"] for row in rows)
 
     return get
+
+
+@pytest.fixture(scope="session")
+def own_server(tmp_path_factory):
+    """A server of our own that may be hurt."""
+    server = Postgres(tmp_path_factory.mktemp("own"))
+    try:
+        away_from_here(server.prepare())
+    except NoPostgres as error:
+        pytest.skip(f"no server programs to hurt: {error}")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(own_server):
+    """The name of a database with our schema in it."""
+    return away_from_here(own_server.migrated())
+
+
+@pytest.fixture
+def postgres(own_server):
+    """Whatever a test did to the server, the next one finds it well."""
+    yield own_server
+    own_server.thaw()
+    if own_server.process is None:
+        own_server.start()

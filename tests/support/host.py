@@ -20,6 +20,7 @@ class Host:
         self.dsn = dsn
         self.instance = instance
         self.log_file = directory / "daemon.log"
+        self.environment = {}
 
     @asynccontextmanager
     async def daemon(self, **settings):
@@ -42,7 +43,7 @@ class Host:
             "LEASEHOLD_INSTANCE": self.instance, "LEASEHOLD_LOG_FORMAT": "json", "LEASEHOLD_LOG_LEVEL": "debug",
             "LEASEHOLD_STOP_MODE": "interrupt", "LEASEHOLD_POLL": "60s",
         }  # fmt: skip
-        env |= {f"LEASEHOLD_{name.upper()}": str(value) for name, value in settings.items()}
+        env |= {f"LEASEHOLD_{name.upper()}": str(value) for name, value in settings.items()} | self.environment
         self.mark = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as lines:
             return await asyncio.create_subprocess_exec(
