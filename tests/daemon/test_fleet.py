@@ -1,0 +1,62 @@
+"""Fifty agents outlive the daemon, and the next one has them all before anybody misses it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from support.host import alive
+
+pytestmark = [pytest.mark.race, pytest.mark.slow]
+
+FLEET = 50
+WITHIN = 2.0
+PARTS = 3
+SPEAKS = """echo $LEASEHOLD_JOB_ID >>{0}/starts
+say() {{ i=0; while [ $i -lt 400 ]; do echo "job $LEASEHOLD_JOB_ID part $1 line $i"; i=$((i+1)); done; }}
+say 0; until [ -e {0}/alone ]; do sleep 0.5; done
+say 1; until [ -e {0}/go ]; do sleep 0.5; done
+say 2"""
+
+
+def words(job):
+    return b"".join(b"job %d part %d line %d\n" % (job, part, line) for part in range(PARTS) for line in range(400))
+
+
+def slowness():
+    """How many times slower than a quiet machine this one is just now: what a bare start of the daemon's modules takes."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import leasehold.main"], check=True)
+    return max(1.0, time.monotonic() - began)
+
+
+async def test_fifty_agents_survive_sigkill_of_the_daemon_and_are_all_adopted_within_two_seconds(
+    host, sql, agent, insert, eventually, tmp_path
+):
+    await agent("speaker", SPEAKS.format(tmp_path))
+    async with host.daemon(max_runs=FLEET) as daemon:
+        jobs = [await insert("speaker") for _ in range(FLEET)]
+        running = "select count(*) from leasehold.runs where status = 'running'"
+        await eventually(sql, running, expected=FLEET, within=60)
+        pids = [json.loads(row[0])["pid"] for row in await sql.fetch("select identity from leasehold.runs")]
+        daemon.kill()
+        await daemon.wait()
+    (tmp_path / "alone").touch()
+    assert all(alive(pid) for pid in pids)
+    limit, began = WITHIN * slowness(), time.monotonic()
+    async with host.daemon(max_runs=FLEET):
+        seconds = time.monotonic() - began
+        assert sum(line["event"] == "run_adopted" for line in host.lines()) == FLEET
+        assert all(alive(pid) for pid in pids)
+        (tmp_path / "go").touch()
+        done = "select count(*) from leasehold.jobs where status = 'succeeded'"
+        await eventually(sql, done, expected=FLEET, within=60)
+    print(f"{FLEET} agents adopted {seconds:.2f} s after the daemon's start (limit {limit:.1f})")
+    assert seconds < limit
+    assert sorted((tmp_path / "starts").read_text().split(), key=int) == [str(job) for job in sorted(jobs)]
+    assert await sql.fetchval("select count(*) from leasehold.runs") == FLEET
+    said = await sql.fetch(
+        "select job_id, string_agg(bytes, ''::bytea order by byte_offset) as said from leasehold.output group by 1"
+    )
+    assert {row["job_id"]: row["said"] for row in said} == {job: words(job) for job in jobs}
