@@ -4,10 +4,11 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 COUNT ?= 20
+AWAY  ?= 60
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt stress bench clean
+.PHONY: help demo test check fmt stress outage bench clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +29,9 @@ fmt: $(READY) ## make it look as it should
 
 stress: $(READY) ## the races and faults, COUNT times under CPU load
 	@scripts/stress $(BIN)/python $(COUNT)
+
+outage: $(READY) ## Postgres away for AWAY seconds under agents at work
+	@LEASEHOLD_TEST_AWAY=$(AWAY) $(BIN)/python -m pytest -s tests/daemon/test_outage.py
 
 bench: $(READY) ## ratios, both sides measured in the same run
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench.py
