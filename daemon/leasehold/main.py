@@ -68,7 +68,7 @@ async def serve(settings: Settings) -> None:
         listener.hear("leasehold", wake)
         expose(roster, lease, keeper, shipper, db, lifeline)
 
-        await lives.begin()
+        await lifeline.patiently(lives.begin)  # it may be cut off in the midst of registering and adopting
         await listener.ready.wait()
         services.start_soon(leases.keep_forever, controls, lives.take_up, lives.begin_again)
         services.start_soon(leases.extend_forever)

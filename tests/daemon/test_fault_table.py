@@ -8,7 +8,8 @@ import signal
 
 import pytest
 from support.clock import step_clock
-from support.stage import open_stage
+from support.host import Host
+from support.stage import SHORT, open_stage
 
 pytestmark = pytest.mark.race
 
@@ -125,8 +126,26 @@ async def keeper_killed(stage):
 async def keeper_stopped(stage):
     stage.one.keeper(signal.SIGSTOP)
     await stage.one.host.said("last_resort_kill")
-    await asyncio.sleep(1.0)
+    await stage.one.host.said("keeper_lost")
+    worker = await stage.worker(stage.one)
+    unclaimed = await stage.insert("short", queue="one")
+    renewals = await stage.ask("select renewals from leasehold.workers where id = $1", worker)
+    await stage.until("select renewals > $2 + 1 from leasehold.workers where id = $1", worker, renewals)
+    assert await stage.ask("select count(*) from leasehold.runs where job_id = $1", unclaimed) == 0
     stage.one.keeper(signal.SIGCONT)
+
+
+async def second_daemon(stage):
+    """Refused beside the first one, and refused with a state directory of its own on the same host."""
+    one = stage.one.host
+    elsewhere = Host(one.directory.parent / "elsewhere", one.dsn, one.instance)
+    for host in (Host(one.directory, one.dsn, one.instance), elsewhere):
+        host.log_file = one.directory.parent / "second.log"
+        second = await host.launch(**SHORT)
+        assert await asyncio.wait_for(second.wait(), 60) == 1
+        assert "another daemon" in host.log_file.read_text()[host.mark :]
+        if host is elsewhere:
+            host.clear()
 
 
 def swallowed(needle):
@@ -198,6 +217,7 @@ TABLE = {
     "the clock steps forward over a dead daemon": clock_forward_over_a_dead_daemon,
     "the keeper is killed": keeper_killed,
     "the keeper is stopped": keeper_stopped,
+    "a second daemon of the instance is started": second_daemon,
     "the answer of a claim is swallowed": swallowed("leasehold.claim("),
     "the answer of read_runs is swallowed": swallowed("leasehold.read_runs("),
     "the answer of start_run is swallowed": swallowed("leasehold.start_run("),
