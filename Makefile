@@ -5,10 +5,11 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 COUNT ?= 20
 AWAY  ?= 60
+MINUTES ?= 15
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt stress outage bench clean
+.PHONY: help demo test check fmt machine stress outage bench clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +27,9 @@ check: $(READY) ## formatting, lint, types, and which room may import which
 
 fmt: $(READY) ## make it look as it should
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+machine: $(READY) ## random lives of the database, for MINUTES; whatever is found is shrunk to its shortest
+	@LEASEHOLD_MACHINE_MINUTES=$(MINUTES) $(BIN)/python -m pytest -s tests/sql/test_machine.py -k longer $(ARGS)
 
 stress: $(READY) ## the races and faults, COUNT times under CPU load
 	@scripts/stress $(BIN)/python $(COUNT)

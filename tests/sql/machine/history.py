@@ -1,0 +1,113 @@
+"""What may change between two looks, whatever happened in between: verdicts stand, facts stay, statuses go where they may."""
+
+from sql.machine.seen import DONE
+
+
+class History:
+    """The closed tables, read once, and the rules of change that rest on them."""
+
+    def __init__(self, transitions, reasons):
+        self.transitions = {(row["entity"], row["from_status"], row["to_status"], row["actor"]) for row in transitions}
+        self.reasons = {(row["outcome"], row["reason"]): row for row in reasons}
+
+    def check(self, before, after, actors):
+        for rule in (self.statuses, self.verdicts, self.facts, self.workers, self.limits, self.cancelled):
+            rule(before, after, actors)
+
+    def reaches(self, entity, from_, to, actors):
+        """Whether these actors, each as often as it likes, can bring a status from here to there."""
+        reached = {from_}
+        while True:
+            more = {b for e, a, b, actor in self.transitions if e == entity and a in reached and actor in actors}
+            if more <= reached:
+                return to in reached
+            reached |= more
+
+    def statuses(self, before, after, actors):
+        for entity, was, now in (
+            *(("job", before.jobs.get(n), row) for n, row in after.jobs.items()),
+            *(("run", before.runs.get(n), row) for n, row in after.runs.items()),
+        ):
+            from_ = was.status if was else ""
+            if from_ != now.status:
+                by = {*actors, "insert"} if was is None else actors
+                assert self.reaches(entity, from_, now.status, by), (
+                    f"{entity} {now.id} went from {from_!r} to {now.status!r} by {actors}"
+                )
+
+    def verdicts(self, before, after, actors):
+        for n, was in before.runs.items():
+            now = after.runs[n]
+            assert (was.token, was.job, was.attempt) == (now.token, now.job, now.attempt)
+            if not was.live:
+                assert not now.live and was.verdict == now.verdict, (
+                    f"run {n} had ended: {was.verdict}, now {now.verdict}"
+                )
+                assert (
+                    was.worker == now.worker and was.checkpoint == now.checkpoint and was.unkillable == now.unkillable
+                )
+            assert was.late in (None, now.late), f"run {n}: late outcome {was.late} became {now.late}"
+        for n, now in after.runs.items():
+            assert now.live or (now.outcome, now.reason) in self.reasons, f"run {n} ended as {now.outcome}/{now.reason}"
+            assert now.late is None or now.outcome == "lost"
+
+    def facts(self, before, after, actors):
+        assert before.jobs.keys() <= after.jobs.keys(), "a job is gone"
+        for n, event in before.events.items():
+            assert after.events.get(n) == event, f"event {n} was {event}, is {after.events.get(n)}"
+        for n, chunk in before.output.items():
+            assert after.output.get(n, chunk) == chunk, f"output {n} was {chunk}, is {after.output.get(n)}"
+            ran = before.runs[int(n.split("/")[0])]
+            assert n in after.output or ran.live, f"output {n} of an ended run is gone"
+
+        def mute(run):
+            return run in before.runs and not before.runs[run].live
+
+        for n in after.output.keys() - before.output.keys():
+            run = before.runs.get(int(n.split("/")[0]))
+            assert run is None or run.live or (run.outcome, run.late) == ("lost", None), (
+                f"output {n} came after the end"
+            )
+        for n in after.events.keys() - before.events.keys():
+            kind, run, _ = after.events[n]
+            assert kind == "late_outcome" or run is None or not mute(run) or "late" in actors, (
+                f"event {n} from an ended run"
+            )
+
+    def workers(self, before, after, actors):
+        for n, was in before.workers.items():
+            now = after.workers[n]
+            assert was.token == now.token and was.renewals <= now.renewals
+            assert self.reaches("worker", was.state, now.state, actors), f"worker {n} was {was.state}, is {now.state}"
+            assert was.state == "alive" or was.renewals == now.renewals, f"worker {n} is {was.state} and renewed"
+
+    def limits(self, before, after, actors):
+        """A run is opened only within the limits, be they those of before or those of after."""
+        opened = [run for n, run in after.runs.items() if n not in before.runs and run.live]
+        for run in opened:
+            for kind in ("agents", "tenants", "queues"):
+                name = run[kind[:-1]]
+                mosts = [
+                    limits[name].most for limits in (getattr(before, kind), getattr(after, kind)) if name in limits
+                ]
+                if mosts and None not in mosts:
+                    live = after.running(kind, name)
+                    assert live <= max(mosts), f"{live} live runs of {name}, {max(mosts)} are allowed"
+
+    def cancelled(self, before, after, actors):
+        """What was to be cancelled and lost its run is cancelled; what had ended runs again only by retry."""
+        for n, was in before.jobs.items():
+            now, retried = after.jobs[n], "retry" in actors
+            ended = [run for run in after.runs.values() if run.job == n and not run.live and before.runs[run.id].live] if (
+                was.cancelling and not retried) else []  # fmt: skip
+            for run in ended:
+                allowed = {"succeeded": "succeeded"}.get(
+                    run.outcome, "failed" if run.reason == "unkillable" else "cancelled"
+                )
+                assert now.status == allowed, (
+                    f"job {n} was to be cancelled, its run ended {run.outcome}, it is {now.status}"
+                )
+            if was.status in DONE and not retried:
+                assert sum(run.job == n for run in after.runs.values()) == sum(
+                    run.job == n for run in before.runs.values()
+                )
