@@ -1,61 +1,43 @@
-"""Plans that do not flip: with statistics of empty tables and a large backlog, the hot calls still touch only what they need."""
+"""Plans that do not flip: whatever the planner believes of a large backlog, the hot calls touch only what they need."""
+
+import asyncio
 
 import pytest
+from sql.backlog import TOLD, copy_of, filled_database, touched
 
-BACKLOG = """
-alter table leasehold.jobs set (autovacuum_enabled = off);
-alter table leasehold.runs set (autovacuum_enabled = off);
-alter table leasehold.heads set (autovacuum_enabled = off);
-alter table leasehold.lanes set (autovacuum_enabled = off);
-alter table leasehold.events set (autovacuum_enabled = off);
-analyze leasehold.jobs, leasehold.runs, leasehold.heads, leasehold.lanes, leasehold.workers, leasehold.agents, leasehold.tenants, leasehold.events;
-alter table leasehold.jobs disable trigger user;
-insert into leasehold.jobs (tenant, agent, prompt, run_at, lane, created_at, updated_at, status, finished_at)
-select 't' || g % 200, 'fixer', 'x', leasehold.clock(), leasehold.lane_of('default', 't' || g % 200, 'fixer'), leasehold.clock(), leasehold.clock(),
-       case when g % 4 = 0 then 'queued' else 'succeeded' end, case when g % 4 <> 0 then leasehold.clock() end
-  from generate_series(1, 24000) g;
-insert into leasehold.jobs (tenant, agent, prompt, run_at, lane, created_at, updated_at, due, concurrency_key, status)
-select 'k', 'fixer', 'x', leasehold.clock() + '1 day', leasehold.lane_of('default', 'k', 'fixer'), leasehold.clock(), leasehold.clock(), false, 'k' || g,
-       case when g % 2 = 0 then 'queued' else 'deferred' end
-  from generate_series(1, 4000) g;
-alter table leasehold.jobs enable trigger user;
-insert into leasehold.heads (job_id, seq) select id, 1 from leasehold.jobs;
-insert into leasehold.events (job_id, seq, tenant, kind) select id, 1, tenant, 'queued' from leasehold.jobs;
-insert into leasehold.lanes (lane, queue, tenant, agent) select distinct lane, queue, tenant, agent from leasehold.jobs;
-insert into leasehold.tenants (name, max_running) select 't' || g, case when g % 3 = 0 then 5 end from generate_series(0, 199) g;
-"""
-READ = """
-select relname, seq_tup_read, coalesce(idx_tup_fetch, 0) as fetched from pg_stat_xact_user_tables where schemaname = 'leasehold'
-"""
-BIG = ("jobs", "heads", "events")
+BIG = ("jobs", "heads", "events", "runs", "output")
 
 
-@pytest.fixture(params=["stale", "analyzed"])
-async def backlog(request, sql, fixer):
-    await sql.execute(BACKLOG)
-    if request.param == "analyzed":
-        await sql.execute("analyze")
+@pytest.fixture(scope="module")
+def filled(server):
+    """The name of a database to copy: filling it takes longer than any test here."""
+    with asyncio.Runner() as loop:
+        database = filled_database(server)
+        yield loop.run(database.__aenter__())
+        loop.run(database.__aexit__(None, None, None))
+
+
+@pytest.fixture
+async def dsn(server, filled):
+    """A copy of it for each test."""
+    async with copy_of(server, filled) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def fixer(filled):
+    return "fixer"
+
+
+@pytest.fixture(params=TOLD)
+async def backlog(request, sql):
+    await sql.execute(TOLD[request.param])
     return sql
 
 
 @pytest.fixture
 def touches(sql):
-    """Run a statement and count the rows it reads from each table: by sequential scan, and by index."""
-
-    async def one(query, *arguments):
-        transaction = sql.transaction()
-        await transaction.start()
-        before = {row["relname"]: row for row in await sql.fetch(READ)}
-        rows = await sql.fetch(query, *arguments)
-        after = {row["relname"]: row for row in await sql.fetch(READ)}
-        await transaction.commit()
-        read = {
-            name: (row["seq_tup_read"] - before[name]["seq_tup_read"], row["fetched"] - before[name]["fetched"])
-            for name, row in after.items()
-        }
-        return rows, read
-
-    return one
+    return lambda query, *arguments: touched(sql, query, *arguments)
 
 
 async def test_a_claim_reads_as_many_rows_as_it_takes(backlog, hire, touches):

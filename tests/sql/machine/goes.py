@@ -38,6 +38,12 @@ class Reap(Work):
         behind = {"all": 0, "stale": 1}[self.suspects]
         return {row.id: row.renewals - behind for row in seen.workers.values()}
 
+    def holds(self, world, seen):
+        named = self.names(world, seen)
+        return not seen.open or not any(
+            row.state == "alive" and row.expired and named.get(row.id) == row.renewals for row in seen.workers.values()
+        )
+
     async def do(self, world, seen, hand):
         named = {worker: (renewals, True) for worker, renewals in self.names(world, seen).items()}
         rows = await self.who(world, hand).reap(named)
@@ -68,3 +74,6 @@ class Deregister(Work):
     def foretell(self, world, seen):
         worker = world.worker(self.worker)
         return "LH015" if seen.workers[worker.id].state == "alive" and seen.live_of(worker) else None
+
+    def holds(self, world, seen):
+        return seen.workers[world.worker(self.worker).id].state != "alive"

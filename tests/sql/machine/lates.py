@@ -33,13 +33,13 @@ class ShipLate(Speak):
     actors = ("ship late",)
 
     async def do(self, world, seen, hand):
-        worker, run = at(self.who(world, seen), hand), world.run_of(self.run)
+        worker, run = at(self.who(world, seen), hand), self.whose(world)
         await hand.execute(
             "select leasehold.append_late_output($1, $2, $3, $4, '{stdout}', array[$5::bigint], '{late}')",
             *worker.me, run["run_id"], run["run_token"], self.place,
         )  # fmt: skip
 
     def foretell(self, world, seen):
-        if awaited(seen, world.run_of(self.run)):
+        if awaited(seen, self.whose(world)):
             return None
         return super().foretell(world, seen) or "LH010"

@@ -52,6 +52,7 @@ class Lives(RuleBasedStateMachine):
         if refused(answer):
             assert vars(before) == vars(self.seen), f"{step} was refused and changed something"
         else:
+            assert step.holds(self.world, self.seen), f"{step} left something undone"
             step.learn(self.world, answer)
         check_policy(self.history.reasons, before, self.seen)
         assert answer != [] or not free, f"{step} got nothing, and nothing stands in the way of {free}"
@@ -94,10 +95,12 @@ class Lives(RuleBasedStateMachine):
         if not self.living(gone):
             self.act(Register("beta"))
         reaper = self.living(gone)[reaper % len(self.living(gone))]
+        self.act(Reap(self.world.number(reaper), "all"))
         for _ in range(3):
             self.act(Watch(self.world.number(reaper)))
             self.time_passes(65, but=gone)
-        self.act(Reap(self.world.number(reaper), "fair"))
+        for suspects in ("stale", "fair"):
+            self.act(Reap(self.world.number(reaper), suspects))
 
     @rule(worker=few, boot=st.sampled_from(["boot-1", "boot-1", "boot-2"]), kept=any_.some)
     def restart(self, worker, boot, kept):
@@ -106,15 +109,16 @@ class Lives(RuleBasedStateMachine):
         self.act(Register(old.instance, old.keeper, boot))
         self.act(Adopt(0, kept))
 
-    @rule(number=few, by=any_.by, how=any_.ends, place=any_.place)
-    def arrive_late(self, number, by, how, place):
-        """A run was given up as lost; now its exit record is found."""
+    @rule(number=few, by=any_.by, hows=st.lists(any_.ends, min_size=1, max_size=2), place=any_.place)
+    def arrive_late(self, number, by, hows, place):
+        """A run was given up as lost; now its exit record is found, or two."""
         lost = [n for n, run in enumerate(self.world.runs[::-1]) if self.seen.lost(run)]
         if lost:
             run = lost[number % len(lost)]
             self.act(ReadLate(((run, True),)))
             self.act(ShipLate(run, by, place))
-            self.act(Finish(run, by, *how))
+            for how in hows:
+                self.act(Finish(run, by, *how))
 
     @rule(
         first=any_.thing,

@@ -22,6 +22,10 @@ class Step:
         """The answer, if nobody else acts between `seen` and this step."""
         return UNKNOWN
 
+    def holds(self, world, seen):
+        """What must be, right after it was done."""
+        return True
+
     def could_claim(self, world, seen):
         """What it should not leave lying."""
         return ()

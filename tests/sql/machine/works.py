@@ -113,14 +113,19 @@ class Adopt(Work):
     async def do(self, world, seen, hand):
         return await self.who(world, hand).adopt(self.keeps(world))
 
+    def lives(self, last, seen):
+        """This one, and the lives of its instance before it."""
+        mine = [w for w in seen.workers.values() if (w.instance, w.keeper) == (last.instance, last.keeper)]
+        return [w for w in mine if w.id <= last.id]
+
+    def holds(self, world, seen):
+        last = seen.workers[world.worker(self.worker).id]
+        return [w.id for w in self.lives(last, seen) if w.state == "alive"] == [last.id]
+
     def foretell(self, world, seen):
         worker = world.worker(self.worker)
         self_, kept = seen.workers[worker.id], {run["run_id"] for run in self.keeps(world) if seen.speaks(run)}
-        lives = {
-            w.id
-            for w in seen.workers.values()
-            if (w.instance, w.keeper) == (self_.instance, self_.keeper) and w.id <= self_.id
-        }
+        lives = {w.id for w in self.lives(self_, seen)}
         found = [
             ("adopted" if run.id in kept else "ended", run.id)
             for run in seen.live()
