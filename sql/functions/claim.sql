@@ -183,11 +183,9 @@ begin
                  order by k.priority desc, k.run_at, k.id
                  limit room) f) j on true
   ), closed as (
-    update lanes l
+    update lanes l                                           -- any (array): an index condition, however few rows are thought to be there
        set active = false
-      from front f
-     where f.lane = l.lane
-       and f.id is null
+     where l.lane = any (array(select f.lane from front f where f.id is null))
     returning l.lane
   ), allowed as (
     select f.id, f.lane, f.weight, f.turn,
@@ -205,7 +203,7 @@ begin
   ), locked as materialized (
     select k.id, k.lane
       from leasehold.jobs k
-     where k.id in (select t.id from taken t)
+     where k.id = any (array(select t.id from taken t))
        and k.status = 'queued'
        for update skip locked
   ), charged as (
@@ -213,6 +211,7 @@ begin
        set pass = l.pass + c.n::float8 / c.weight
       from (select t.lane, t.weight, count(*) as n from taken t join locked using (id) group by t.lane, t.weight) c
      where l.lane = c.lane
+       and l.lane = any (array(select t.lane from taken t))
   )
   select array_agg(k.id order by k.id), (select count(*) from closed) into choose.jobs, choose.emptied
     from locked k;
@@ -251,6 +250,7 @@ begin
            mark = -1
       from opened o
      where h.job_id = o.job_id
+       and h.job_id = any (open_runs.jobs)
     returning h.job_id, h.seq
   ), told as (
     insert into events (job_id, seq, run_id, tenant, kind, data)

@@ -71,6 +71,7 @@ begin
            mark = greatest(h.mark, c.mark)
       from counted c
      where h.job_id = c.job_id
+       and h.job_id = any (array(select k.job_id from counted k))                -- on the index, whatever the statistics say
     returning h.job_id, h.seq - c.many as base
   ), written as (
     insert into events (job_id, seq, run_id, tenant, level, phase, kind, message, data)

@@ -77,6 +77,7 @@ begin
                                   limit 1) newest
              where s.live) range_
      where o.run_id = range_.run
+       and o.run_id = any (trim_output.runs)
        and o.stream = range_.stream
        and o.byte_offset >= range_.first
        and o.byte_offset < range_.past
@@ -127,6 +128,7 @@ begin
              where s.live
              order by s.run, s.nth desc) newest
      where r.id = newest.run
+       and r.id = any (save_checkpoints.runs)
   )
   select distinct s.run
     from said s

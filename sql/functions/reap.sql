@@ -23,11 +23,10 @@ begin
   perform close_suspects(reap.worker, suspects, reap.renewals);
   for orphan in
     select r.id, r.job_id, r.worker_id, w.instance, w.state
-      from workers w
-      join runs r
-        on r.worker_id = w.id
-       and r.ended_at is null
-     where w.state in ('closed', 'lost')
+      from runs r
+     cross join lateral (select k.instance, k.state from workers k where k.id = r.worker_id offset 0) w      -- always an index probe
+     where r.ended_at is null
+       and w.state in ('closed', 'lost')
      order by r.job_id
      limit 50
   loop
@@ -66,8 +65,7 @@ begin
   update workers w
      set state = 'lost',
          ended_at = clock()
-    from gone
-   where w.id = gone.id
+   where w.id = any (array(select g.id from gone g))
      and w.state = 'alive'
      and w.lease_expires_at <= clock();
   perform set_config('leasehold.actor', '', true);
