@@ -11,6 +11,8 @@ SANE = {
     "heads that fence another run": """select job_id from leasehold.heads h where (run_id, run_token) is distinct from
         (select (r.id, r.token) from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null)
         and (run_id is not null or exists (select from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null))""",
+    "heads with a mark that their run did not set": """select job_id from leasehold.heads h where run_id is not null and mark >= 0
+        and not exists (select from leasehold.events e where e.job_id = h.job_id and e.run_id = h.run_id and e.kind = 'message')""",
     "two live jobs of a key": """select concurrency_key from leasehold.jobs
         where concurrency_key is not null and status in ('queued', 'running', 'waiting')
         group by tenant, concurrency_key having count(*) > 1""",

@@ -21,7 +21,7 @@ class Insert(Step):
     async def do(self, world, seen, hand):
         rows = await hand.fetch(
             "insert into leasehold.jobs (agent, tenant, queue, concurrency_key, max_attempts, max_losses, run_at, priority, prompt)"
-            " select $1, $2, $3, $4, $5, 2, leasehold.clock() + $6, $7, 'x' from generate_series(1, $8) returning id, status",
+            " select $1, $2, $3, $4, $5, $5 + 1, leasehold.clock() + $6, $7, 'x' from generate_series(1, $8) returning id, status",
             self.agent, self.tenant, self.queue, self.key, self.attempts, timedelta(seconds=self.ahead), self.priority, self.many,
         )  # fmt: skip
         self.remember(world, [row["id"] for row in rows])

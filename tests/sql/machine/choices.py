@@ -11,7 +11,7 @@ few, many = st.integers(0, 5), st.integers(0, 11)
 agents, tenants, queues = (
     st.sampled_from(names) for names in (["free", "narrow", "hasty"], ["default", "limited"], ["default", "slow"])
 )
-keys = st.sampled_from([None, None, "k", "l"])
+keys = st.sampled_from([None, None, "k", "k", "l"])
 some = st.none() | st.lists(few, max_size=3).map(tuple)
 honest = st.sampled_from([True, True, True, False])
 
@@ -64,7 +64,7 @@ leases = st.one_of(renews, reads, adopts, adopts, reaps, reaps, watches, leaves,
 speaks = st.one_of(starts, starts, stops, suspects, unkillables, says, ships, trims, checkpoints, lates)
 thing = st.one_of(asks, governs, claims, claims, leases, speaks, finishes, finishes)
 pairs = [
-    (claims, claims), (inserts, claims), (finishes, reaps), (reaps, reaps), (adopts, renews), (adopts, finishes), (cancels, finishes),
+    (claims, claims), (claims, claims), (claims, claims), (inserts, claims), (finishes, reaps), (reaps, reaps), (adopts, renews), (adopts, finishes), (cancels, finishes),
     (cancels, claims), (retries, retries), (enqueues, enqueues), (says, finishes), (ships, reaps),
     (expires, claims), (expires, cancels), (lates, finishes), (stops, finishes), (unkillables, reaps), (inserts, finishes),
 ]  # fmt: skip

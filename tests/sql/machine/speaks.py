@@ -112,6 +112,9 @@ class Voices(Step):
     def foretell(self, world, seen):
         return sorted({run["run_id"] for run, *_ in self.voices(world) if not seen.speaks(run)})
 
+    def is_mute(self, world, seen):
+        return not any(seen.speaks(run) for run, *_ in self.voices(world))
+
     def arrays(self, world):
         voices = list(self.voices(world))
         runs, *whats = zip(*voices, strict=True)

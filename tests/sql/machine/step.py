@@ -26,6 +26,10 @@ class Step:
         """What must be, right after it was done."""
         return True
 
+    def is_mute(self, world, seen):
+        """Whether it may change nothing, though it is answered."""
+        return False
+
     def could_claim(self, world, seen):
         """What it should not leave lying."""
         return ()
