@@ -47,6 +47,8 @@ EVENTS: dict[str, str] = {
     "listen_ready": "LISTEN is back.",
     "database_away": "Postgres does not answer; said once until it does.",
     "database_back": "Postgres answers again, and after how long.",
+    "disk_short": "Less than `disk_reserve` is free in the state directory; nothing is claimed until there is room.",
+    "disk_roomy": "There is room again.",
     "keeper_ready": "The keeper answers: its version and the containment in force.",
     "keeper_awaited": "No keeper answers yet; said once while the daemon starts.",
     "keeper_started": "No keeper answered, so one was started.",

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     """What a restart keeps: the next daemon of this name on this host takes over the runs of the last."""
     max_runs: int = Field(8, ge=1, le=10_000)
     """How many agents may run here at once."""
+    disk_reserve: ByteSize = ByteSize(64 * 1024 * 1024)
+    """Nothing new is begun while less than this is free in the state directory. Bytes, or `64MiB`; 0 is no reserve."""
     queues: Names = None
     """Which queues to claim from, comma separated; all when empty."""
     lease: Duration = timedelta(seconds=120)

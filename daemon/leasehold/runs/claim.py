@@ -16,6 +16,7 @@ from leasehold.models import Claim, boottime
 from leasehold.processes.keeper import Keeper
 from leasehold.runs.lease import Lease
 from leasehold.runs.pulse import Pulse
+from leasehold.runs.reserve import Reserve
 from leasehold.runs.roster import Roster
 from leasehold.settings import Settings
 
@@ -60,6 +61,7 @@ class Claimer:
         self._keeper = keeper
         self._pulse = pulse
         self._wake = wake
+        self._reserve = Reserve(settings.state_dir, settings.disk_reserve)
         self._idle = Idle()
 
     async def claim_forever(self, start: Start) -> None:
@@ -82,6 +84,8 @@ class Claimer:
             return jittered(self._poll)
         if self._lease.proved - boottime() < self._least:  # what we started now would be stopped at once
             return jittered(0.5)
+        if not self._reserve.is_there():
+            return jittered(min(self._poll, 5.0))
         if await self._claim(start):
             return self._poll
         await sleep(max(0.0, self._idle.armed_at + COOL_DOWN - current_time()))

@@ -34,6 +34,10 @@ SPAWN_REASONS = {
 }
 
 
+NO_ROOM = 1024 * 1024
+"""Bytes free at the end of a run that are as good as none."""
+
+
 def judge(ending: Exit, adapter: Adapter) -> Verdict:
     """The keeper's word first, then the exit status, then what the agent said of itself (X24)."""
     if ending.why in ENDED:
@@ -46,6 +50,9 @@ def judge(ending: Exit, adapter: Adapter) -> Verdict:
         return _lingered(adapter)
     if ending.why != "exit":
         return Verdict("interrupted", "stopped", clean_text(f"stopped: {ending.why}"))
+    failed = ending.signal is not None or ending.exit_code != 0
+    if failed and ending.disk_free is not None and ending.disk_free < NO_ROOM:
+        return Verdict("interrupted", "disk_full", "it failed while the disk of its run directory was full")
     if ending.signal is not None:
         return _killed(ending)
     said = adapter.verdict(ending.exit_code or 0)
