@@ -69,6 +69,13 @@ begin
          resources = coalesce(r.resources, settle_late.resources),
          output = coalesce(r.output, settle_late.output)
    where r.id = (run).id;
+  delete from output o                                               -- what had scrolled out of the tail meanwhile
+   using jsonb_each(settle_late.output) s
+   where o.run_id = (run).id
+     and o.stream = s.key
+     and jsonb_array_length(s.value -> 'kept') = 2
+     and o.byte_offset >= (s.value #>> '{kept,0,1}')::bigint
+     and o.byte_offset + octet_length(o.bytes) <= (s.value #>> '{kept,1,0}')::bigint;
   select j.* into strict job from jobs j where j.id = (run).job_id;
   perform note(job.id, job.tenant, (run).id, 'late_outcome', message,
                jsonb_strip_nulls(facts || jsonb_build_object('outcome', outcome, 'reason', reason)));
