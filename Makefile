@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 COUNT ?= 20
 AWAY  ?= 60
 MINUTES ?= 15
+GB    ?= 5
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt machine stress outage bench clean
+.PHONY: help demo test check fmt machine stress outage flood bench clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +37,9 @@ stress: $(READY) ## the races and faults, COUNT times under CPU load
 
 outage: $(READY) ## Postgres away for AWAY seconds under agents at work
 	@LEASEHOLD_TEST_AWAY=$(AWAY) $(BIN)/python -m pytest -s tests/daemon/test_outage.py
+
+flood: $(READY) ## what an agent that writes GB gigabytes costs: memory, disk, time, the patience of the others
+	@PYTHONPATH=tests $(BIN)/python tests/bench/flood.py $(GB)
 
 bench: $(READY) ## ratios, both sides measured in the same run
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench.py
