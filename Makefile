@@ -10,7 +10,7 @@ GB    ?= 5
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt machine stress outage flood bench clean
+.PHONY: help demo test check model fmt machine stress outage flood bench clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -21,10 +21,14 @@ demo: $(READY) ## a server, a daemon, three jobs by plain SQL, their log, their 
 test: $(READY) ## every test; LEASEHOLD_TEST_DSN=postgresql://... instead of the embedded server
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## formatting, lint, types, and which room may import which
+check: $(READY) ## formatting, lint, types, which room may import which, and the small worlds of the protocol's model
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache >.venv/imports.log 2>&1 \
 	  || { tail -n 30 .venv/imports.log 2>/dev/null; exit 1; }
-	@echo "check: formatting, lint, types and rooms are in order"
+	@PYTHONPATH=tests $(BIN)/python -m model >.venv/model.log || { cat .venv/model.log; exit 1; }
+	@echo "check: formatting, lint, types, rooms and the protocol are in order"
+
+model: $(READY) ## every small and large world of the lease protocol: some minutes
+	@PYTHONPATH=tests $(BIN)/python -m model large
 
 fmt: $(READY) ## make it look as it should
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
