@@ -1,6 +1,8 @@
-"""Fifty agents outlive the daemon, and the next one has them all before anybody misses it."""
+"""Fifty agents outlive the daemon, and the next one has them all; what befalls one instance leaves the others of its host alone."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,3 +62,24 @@ async def test_fifty_agents_survive_sigkill_of_the_daemon_and_are_all_adopted_wi
         "select job_id, string_agg(bytes, ''::bytea order by byte_offset) as said from leasehold.output group by 1"
     )
     assert {row["job_id"]: row["said"] for row in said} == {job: words(job) for job in jobs}
+
+
+async def test_a_keeper_that_takes_over_leaves_the_agents_of_other_instances_on_its_host_alone(
+    host_at, sql, agent, insert, ends, eventually, tmp_path
+):
+    await agent("waits", f"until [ -e {tmp_path}/go ]; do sleep 0.2; done")
+    one, two = host_at("one"), host_at("two")
+    running = "select count(*) from leasehold.runs where status = 'running'"
+    async with one.daemon(queues="one"), two.daemon(queues="two"):
+        mine = await insert("waits", queue="one")
+        await eventually(sql, running, expected=1)
+        theirs = [await insert("waits", queue="two") for _ in range(3)]
+        await eventually(sql, running, expected=4)
+        (keeper,) = one.keeper_pids()
+        os.kill(keeper, signal.SIGKILL)
+        await one.said("keeper_back")
+        await eventually(sql, "select count(*) from leasehold.runs where job_id = $1", mine, expected=2)
+        (tmp_path / "go").touch()
+        for job in (mine, *theirs):
+            await ends(job, "succeeded")
+    assert await sql.fetchval("select count(*) from leasehold.runs where job_id <> $1", mine) == 3
