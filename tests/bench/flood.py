@@ -88,8 +88,8 @@ async def run(sql, host, total, at_once):
         )
         print(f"other runs alone     {words(alone)} ({len(alone)})")
         print(f"other runs beside    {words(beside)} ({len(beside)})")
-        for row in await sql.fetch("select output from leasehold.runs where agent = 'flood'"):
-            print(f"stored               {json.loads(row['output'])['stdout']}")
+        for row in await sql.fetch("select output, outcome, message from leasehold.runs where agent = 'flood'"):
+            print(f"{row['outcome']:20} {row['message'] or json.loads(row['output'])['stdout']}")
         await sql_two.close()
 
 

@@ -15,12 +15,14 @@ from leasehold.processes.tail import Tail
 
 log = structlog.get_logger()
 
-HOLD_ABOVE = 64 * 1024 * 1024
+HOLD_ABOVE = 16 * 1024 * 1024
 """Unread bytes from which on an agent is held: it waits as a writer to a full pipe would."""
-RELEASE_BELOW = 8 * 1024 * 1024
+RELEASE_BELOW = 4 * 1024 * 1024
 """Unread bytes from which on it may write again."""
-LOOK, LOOK_CLOSELY = 0.05, 0.01
-"""Seconds between two looks at the files, and while one of them grows fast. At 1 GB/s a file grows by 50 MB between two looks."""
+LOOK, LOOK_CLOSELY = 0.05, 0.005
+"""Seconds between two looks at the files, and while one of them grows fast."""
+FAST = 1024 * 1024
+"""Bytes between two looks that are fast. At 1 GB/s a file grows by 50 MB until that is seen, and then by 5 MB a look."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,12 +33,18 @@ class Watched:
     tails: Sequence[Tail]
     held: bool
     times: int = 0
+    size: int = 0
     over: Event = field(default_factory=Event)
 
     @property
     def unread(self) -> int:
         """Bytes that wait to be read."""
         return sum(tail.size - tail.offset for tail in self.tails)
+
+    def grew(self) -> int:
+        """Bytes written since this was asked last."""
+        before, self.size = self.size, sum(tail.size for tail in self.tails)
+        return self.size - before
 
     @property
     def over_limit(self) -> bool:
@@ -70,13 +78,13 @@ class Brake:
             if not self._watched:
                 self._somebody = Event()
                 await self._somebody.wait()
-            most = 0
+            fast = False
             for watched in list(self._watched):
                 if watched.over_limit:
                     watched.over.set()
-                most = max(most, watched.unread)
+                fast = watched.grew() > FAST or watched.held or fast
                 await self._decide(watched)
-            await sleep(LOOK_CLOSELY if most > RELEASE_BELOW else LOOK)
+            await sleep(LOOK_CLOSELY if fast else LOOK)
 
     async def _decide(self, watched: Watched) -> None:
         unread, run_id = watched.unread, watched.run.id
