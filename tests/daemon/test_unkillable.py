@@ -124,7 +124,7 @@ async def test_when_its_daemon_is_lost_too_its_job_fails_and_is_never_run_beside
     host, host_at, sql, stubborn, ends, eventually
 ):
     short = {"lease": "7s", "renewal": "1s", "margin": "3s", "grace": "1.5s"}
-    async with host.daemon(**short) as daemon:
+    async with host.daemon(**short, metrics_address="127.0.0.1:0") as daemon:
         job, pid = await stubborn(max_attempts=3, cancel=False)
         daemon.send_signal(signal.SIGSTOP)
         try:
@@ -135,10 +135,13 @@ async def test_when_its_daemon_is_lost_too_its_job_fails_and_is_never_run_beside
         finally:
             daemon.send_signal(signal.SIGCONT)
         await host.said("lease_lost", within=20)
-        await host.said("last_resort_kill")  # the daemon may do what its keeper may not
+        await host.said("runs_adopted", strangers=1)
+        await counted(host, unkillable_runs=1, places_free=7)  # not ours any more, and in our way all the same
+        assert alive(pid)
+        os.kill(pid, signal.SIGKILL)
         await eventually(
             sql, "select count(*) from leasehold.events where job_id = $1 and kind = 'late_outcome'", job, expected=1
         )
-    assert not alive(pid)
+        await counted(host, unkillable_runs=0, places_free=8)
     assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
     assert not [line for line in host.lines() if line["event"] == "run_crashed"]
