@@ -10,6 +10,8 @@ from leasehold.torture.agent import ANSWER, BOMB, LINE, PLAIN
 
 GRACE = timedelta(seconds=0.5)
 SOON = timedelta(seconds=1.5)
+KEPT = 9 << 20
+"""Bytes of head and tail that an agent has by default."""
 LONG_PROMPT = "word " * 20_000
 
 
@@ -119,11 +121,13 @@ def long_line(seen: Seen) -> str:
 
 
 def _kept(seen: Seen) -> str:
-    """All is stored, or the run says how much was dropped."""
+    """No more is stored than head and tail, and the run says how much was dropped."""
     said = seen.run["output"]["stdout"]
     dropped = said.get("dropped", 0)
     if seen.stored + dropped < said["bytes"]:
         raise Missed(f"{seen.stored} of {said['bytes']} bytes are stored, and nobody says where the rest is")
+    if seen.stored > KEPT:
+        raise Missed(f"{seen.stored} bytes are stored, head and tail are {KEPT}")
     return f"{said['bytes'] >> 20} MiB written, {seen.stored >> 20} stored" + (
         f", {dropped >> 20} dropped loudly" if dropped else ""
     )
@@ -192,9 +196,9 @@ CASES = (
     Case("hold_output", "a child holds stdout and stderr open", "the leader's end is the end", swept(2), family=2),
     Case("close_output", "closes its own stdout and stderr", "goes on to its end", survived),
     Case("epipe", "spins on a broken pipe", "timed out: ended", total, TIMED),
-    Case("long_line", "a line of 50 MB", "counted whole, stored or cut loudly", long_line),
+    Case("long_line", "a line of 50 MB", "counted whole; head and tail kept", long_line),
     Case("odd_bytes", "NUL, invalid UTF-8, lone surrogates, NaN", "stored as it was", exact),
-    Case("flood", "output without end", "cancelled: stopped, stored or cut loudly", flooded, STUBBORN, cancel=True),
+    Case("flood", "output without end", "cancelled: stopped; head and tail kept", flooded, STUBBORN, cancel=True),
     Case("lie", "exits 0 and says that it failed", "failed", lied),
     Case("linger", "answers, then does not go", "ended; the answer counts", lingered,
          {"linger_timeout": SOON, "stop_grace": GRACE}),
