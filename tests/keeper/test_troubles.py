@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import sys
-import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +28,7 @@ sys.exit(main())
 """
 """A keeper whose every exit record takes a second to write."""
 
+ESCAPER = str(Path(__file__).parents[1] / "support" / "escaper.py")
 LOG_TO = "import os, sys; os.dup2(int(sys.argv[1]), 2); os.execv(sys.argv[2], sys.argv[2:])"
 """A keeper whose log goes to that descriptor."""
 
@@ -161,6 +161,33 @@ def test_a_disk_that_is_full_once_the_agent_lives_does_not_make_it_a_failed_star
     assert keeper.call().ended(1)["why"] == "keeper_lost" and keeper.family() == []
 
 
+def test_trees_that_die_and_are_born_all_the_time_keep_nobody_waiting(plain_keeper):
+    plain_keeper.start()
+    caller = plain_keeper.call()
+    for run_id in range(1, 3):
+        caller.spawn(run_id, sys.executable, "-I", "-S", ESCAPER, "ten chains", f"chains-{run_id}")
+    for run_id in range(1, 3):
+        until(plain_keeper.path(run_id, "workspace/ready").exists, "chains")
+    waits, end = [], boottime() + 2
+    while (asked := boottime()) < end:
+        caller.ask("about")
+        waits.append(boottime() - asked)
+    assert max(waits) < 5
+    for run_id in range(1, 3):
+        caller.ask("stop", run_id=run_id, why="cancelled", signals=[])
+    for run_id in range(1, 3):
+        caller.ended(run_id)
+    assert plain_keeper.family() == []
+
+
+def test_a_term_that_comes_as_soon_as_it_listens_ends_it_in_order(plain_keeper):
+    for _ in range(5):
+        process = plain_keeper.start(wait=False)
+        until_spinning(plain_keeper.socket.exists)
+        process.terminate()
+        assert process.wait(20) == 0 and not plain_keeper.socket.exists()
+
+
 @contextmanager
 def size_limit(pid, size):
     """Files may not grow beyond it."""
@@ -217,52 +244,3 @@ def test_a_log_that_nobody_reads_holds_up_no_kill(tmp_path):
         keeper.close()
         os.close(reader)
         os.close(writer)
-
-
-FREEZER = Path("/sys/fs/cgroup/freezer")
-
-
-@pytest.fixture
-def freezer():
-    """A group of the old kind: who is frozen in there sleeps in the kernel, and SIGKILL waits too."""
-    if not os.access(FREEZER / "cgroup.procs", os.W_OK):
-        pytest.skip("NOT TESTED HERE: without the version 1 freezer a process that SIGKILL cannot end is hard to make")
-    group = FREEZER / f"leasehold-test-{uuid.uuid4().hex}"
-    group.mkdir()
-    yield group
-    (group / "freezer.state").write_text("THAWED")
-    until(lambda: removed(group), "an empty group")
-
-
-def removed(group):
-    try:
-        group.rmdir()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("rung", ["cgroup", "subreaper"])
-def test_a_process_stuck_in_the_kernel_makes_its_run_unkillable_until_it_comes_back(tmp_path, rungs, rung, freezer):
-    if rung not in rungs:
-        pytest.skip("this host lets us make no cgroup v2 group")
-    keeper = KeeperProcess(tmp_path / "state", rung)
-    keeper.start("--unkillable-after", "0.5")
-    try:
-        caller = keeper.call()
-        pid = caller.sh(1, "sleep 300")["pid"]
-        (freezer / "cgroup.procs").write_text(str(pid))
-        (freezer / "freezer.state").write_text("FROZEN")
-        until(lambda: (freezer / "freezer.state").read_text().strip() == "FROZEN", "a frozen process")
-        caller.ask("stop", run_id=1, why="cancelled", signals=[])
-        left = caller.pushed("unkillable", 1)["processes"]
-        assert [(one["pid"], one["state"]) for one in left] == [(pid, "D")]
-        assert (caller.run(1)["state"], caller.run(1)["exit"]) == ("unkillable", None)
-        caller.sh(2, "exit 3")
-        assert caller.ended(2)["exit_code"] == 3, "the others are served meanwhile"
-        (freezer / "freezer.state").write_text("THAWED")
-        record = caller.ended(1)
-        assert (record["why"], record["signal"]) == ("cancelled", signal.SIGKILL)
-    finally:
-        (freezer / "freezer.state").write_text("THAWED")
-        keeper.close()

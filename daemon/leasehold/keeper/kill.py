@@ -71,7 +71,7 @@ class Kill:
     def strike(self, members: Sequence[Process]) -> None:
         """Kill each of them, however often it is asked."""
         for one in members:
-            if procfs.send(one, SIGKILL):
+            if one.alive and procfs.send(one, SIGKILL):
                 self._killed.add((one.pid, one.start))
 
     def left(self) -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ one, so that a slow disk holds up the next kill by one record at most.
 import os
 from contextlib import suppress
 from signal import SIGKILL
+from time import thread_time
 
 from leasehold.keeper import procfs
 from leasehold.keeper.clock import boottime
@@ -18,6 +19,10 @@ from leasehold.keeper.sweep import NOBODYS, Families, Members
 
 LOOK = 1.0
 """Seconds between two looks at who descends from whom, while runs live and no cgroup holds them."""
+REAP = 0.1
+"""Seconds of CPU that one look for orphans may spend on clearing away the dead: ten thousand and more."""
+BEHIND = 20
+"""So often in a row clearing away comes before all else."""
 HUNT = 0.02
 """Seconds that one round may spend on trees that run away as fast as they are killed."""
 AGAIN = 1.0
@@ -31,12 +36,15 @@ class Rounds:
         self._house = house
         self._families = Families(house.keeper_id, os.getpid(), self.orphans)
         self._next_look = 0.0
+        self._behind = 0
         self._gone: list[Run] = []  # nothing of them is left, and their record is not yet written
         self._not_ours = frozenset(procfs.own_children())
         """Children that the program had which became us by exec."""
 
     def go(self, now: float) -> None:
         """Reap, look, act, settle. Cheap when nothing is due. `now` is when the last extension was heard at the latest."""
+        if self._clear_first():
+            return
         live = self._left()
         just_ended = [run for run in live if run.reap()]
         left_over = bool(self.orphans())
@@ -45,6 +53,12 @@ class Rounds:
         if due or ((live or self._families.unsure) and now >= self._next_look):
             self._gone += self._act(due, now)
         self._settle()
+
+    def _clear_first(self) -> bool:
+        """Are the dead so many that every look at the living would take for ever? Then they go first, for a while."""
+        done = self._reap_all_but(self._leaders(), thread_time() + REAP)
+        self._behind = 0 if done else (self._behind + 1) % BEHIND
+        return self._behind > 0
 
     def _left(self) -> list[Run]:
         """Runs of which something may be left."""
@@ -61,18 +75,38 @@ class Rounds:
     def orphans(self) -> list[Process]:
         """Our living children that lead no run: all that a tree whose parents are gone leaves is given to us.
 
-        Exact: a dead one may just have given us its children, so it is reaped and we look again.
+        A dead one may just have given us its children, so it is reaped and we look again: until nobody is dead, which
+        makes it exact. Trees that die and are born faster than we look are as many as they like, so at the last look the
+        dead stand for what they left behind: they have the run's number still, and nobody takes the run for gone.
         """
-        leaders = {run.pid for run in self._house.live}
+        leaders = self._leaders()
+        no_strays = self._house.helpers | self._not_ours
+        until = thread_time() + REAP
         while True:
-            pids = [pid for pid in procfs.own_children() if pid not in leaders]
-            found = [procfs.process(pid) for pid in pids]
+            more = self._reap_all_but(leaders, until)
+            seen = [procfs.process(pid) for pid in procfs.own_children() if pid not in leaders]
+            found = [one for one in seen if one is not None]
+            if not more or all(one.alive for one in found):
+                return [one for one in found if one.pid not in no_strays]
             for one in found:
-                if one is not None and not one.alive:
+                if not one.alive:  # behind a leader that has just died, whom its run waits for
                     self._reap(one.pid)
-            if all(one is None or one.alive for one in found):
-                no_strays = self._house.helpers | self._not_ours
-                return [one for one in found if one is not None and one.pid not in no_strays]
+
+    def _leaders(self) -> set[int | None]:
+        """Pids that are taken by them: a reaped leader's may be somebody else's by now."""
+        return {run.pid for run in self._house.live if run.leading}
+
+    def _reap_all_but(self, leaders: set[int | None], until: float) -> bool:
+        """Who is dead is asked for one by one: a list of thousands is slow to make. False: the time is over."""
+        while thread_time() < until:
+            try:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return True
+            if dead is None or dead.si_pid in leaders:
+                return True
+            self._reap(dead.si_pid)
+        return False
 
     def _reap(self, pid: int) -> None:
         with suppress(ChildProcessError):
@@ -121,7 +155,7 @@ class Rounds:
     def next_at(self) -> float | None:
         """When to come back (CLOCK_BOOTTIME); None: when something happens."""
         now, live = boottime(), self._left()
-        times = [run.next_at for run in live] + [now] * bool(self._gone)
+        times = [run.next_at for run in live] + [now] * bool(self._gone or self._behind)
         if self._house.unwritten:
             times.append(now + AGAIN)
         if self._families.unsure or (live and self._house.groups is None):

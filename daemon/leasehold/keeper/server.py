@@ -13,6 +13,7 @@ from leasehold.keeper.clock import boottime
 from leasehold.keeper.desk import Desk
 from leasehold.keeper.log import log
 from leasehold.keeper.protocol import Lines, LineTooLongError, encode
+from leasehold.keeper.run import Run
 
 SEND_LIMIT = 64 * 1024 * 1024
 """Bytes that a client may leave unread before its connection is closed."""
@@ -55,18 +56,19 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._connections: dict[int, Connection] = {}
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._listener = listen(path)
         self.desk: Desk | None = None
         self.stopping = False
+        self._told_to_stop = False
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):  # before anybody can see that we listen
+            signal.signal(number, self._signalled)
+        self._listener = listen(path)
 
     def serve(self, desk: Desk, idle_limit: float | None) -> None:
         """Until told to stop and every tree is gone, or idle for `idle_limit` seconds."""
         self.desk = desk
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
-        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
         busy_at = boottime()
         while not (self.stopping and not desk.house.live):
             next_at = desk.rounds.next_at()
@@ -76,6 +78,8 @@ class Server:
             self._selector.select(max(0.0, min(limits)) if limits else None)
             now = boottime()
             self._hear()
+            if self._told_to_stop and not self.stopping:
+                self._stop(desk.house.live)
             desk.rounds.go(now)
             if desk.house.live or self._connections:
                 busy_at = boottime()
@@ -111,11 +115,13 @@ class Server:
         self._path.unlink(missing_ok=True)
 
     def _signalled(self, number: int, _frame: object) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT) and self.desk is not None and not self.stopping:
-            self.stopping = True
-            log("stopping", runs=len(self.desk.house.live))
-            for run in self.desk.house.live:
-                run.stop([(signal.SIGTERM, run.grace)], "keeper_stopped")
+        self._told_to_stop |= number in (signal.SIGTERM, signal.SIGINT)
+
+    def _stop(self, live: list[Run]) -> None:
+        self.stopping = True
+        log("stopping", runs=len(live))
+        for run in live:
+            run.stop([(signal.SIGTERM, run.grace)], "keeper_stopped")
 
     def _woken(self) -> None:
         os.read(self._wake_reader, 4096)
