@@ -3,6 +3,7 @@
 If it fails, no daemon is answered here. What cannot be killed is no reason for that: its run is taken over, unkillable.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from signal import SIGKILL
@@ -53,9 +54,10 @@ def take_over(house: House, rounds: Rounds) -> None:
 def _left(keeper_id: str, trails: list[Trail], groups: dict[int, Group]) -> Members:
     """Who lives of which run."""
     everything = procfs.processes()
+    reapers = _reapers(everything)
     known = {(one.pid, one.start): run_id for one, run_id in marked(keeper_id, everything)}
     for trail in trails:
-        found = [one for one in everything.values() if _on(trail, one, everything)]
+        found = [one for one in everything.values() if _on(trail, one, everything, reapers)]
         known |= {(one.pid, one.start): trail.run_id for one in found}
     for run_id, group in groups.items():
         known |= {(pid, everything[pid].start): run_id for pid in group.pids() if pid in everything}
@@ -66,14 +68,35 @@ def _left(keeper_id: str, trails: list[Trail], groups: dict[int, Group]) -> Memb
     return members
 
 
-def _on(trail: Trail, one: Process, everything: dict[int, Process]) -> bool:
-    """The leader; or who carries the run's number, is of its user and age, and in no session of somebody else."""
+def _on(trail: Trail, one: Process, everything: dict[int, Process], reapers: set[int]) -> bool:
+    """The leader; or who carries the run's number, is of its user and age, an orphan, and in no session of others."""
     if (one.pid, one.start) == (trail.pid, trail.start):
         return True
     if trail.number is None or one.start < trail.start or number_of(one.pid) != trail.number:
         return False
     head = everything.get(one.session)
-    return procfs.real_uid(one.pid) == trail.uid and (head is None or number_of(head.pid) == trail.number)
+    alike = procfs.real_uid(one.pid) == trail.uid and (head is None or number_of(head.pid) == trail.number)
+    return alike and _orphaned(one, trail.number, everything, reapers)
+
+
+def _orphaned(one: Process, number: int, everything: dict[int, Process], reapers: set[int]) -> bool:
+    """Nobody else is above it: an agent of another keeper, whose numbers are the same as ours, has that one above it."""
+    seen = {one.pid}
+    while (above := everything.get(one.ppid)) is not None and above.pid not in reapers | seen:
+        if number_of(above.pid) != number:
+            return False
+        seen.add(above.pid)
+        one = above
+    return True
+
+
+def _reapers(everything: dict[int, Process]) -> set[int]:
+    """Who may have been given our predecessor's orphans: one of those above us."""
+    found, above = {1}, os.getppid()
+    while above in everything and above not in found:
+        found.add(above)
+        above = everything[above].ppid
+    return found
 
 
 def _trails(house: House) -> list[Trail]:
