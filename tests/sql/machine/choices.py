@@ -57,6 +57,13 @@ says = st.builds(Say, voices(st.none() | place))
 ships = st.builds(Ship, voices(stream, place, st.sampled_from([b"a", b"bc"])))
 trims = st.builds(Trim, voices(stream, place, place))
 checkpoints = st.builds(Checkpoint, voices(place))
+near = st.integers(0, 3)
+pours = st.one_of(
+    says,
+    checkpoints,
+    st.builds(lambda at, chunk: Ship(((0, True, "stdout", at, chunk),)), near, st.sampled_from([b"a", b"bc", b"def"])),
+    st.builds(lambda start, more: Trim(((0, True, "stdout", start, start + more),)), near, near),
+)
 lates = st.one_of(st.builds(ReadLate, voices()), st.builds(ShipLate, few, by, place, forged=forged))
 asks = st.one_of(inserts, inserts, enqueues, cancels, retries)
 governs = st.one_of(pauses, limits, limits, limits, st.just(Failover()))

@@ -76,6 +76,12 @@ class Lives(RuleBasedStateMachine):
     def speak(self, step):
         self.act(step)
 
+    @rule(steps=st.lists(any_.pours, min_size=3, max_size=6))
+    def pour(self, steps):
+        """What a live run says and writes, as long as it does."""
+        for step in steps:
+            self.act(step)
+
     @rule(step=any_.finishes)
     def finish(self, step):
         self.act(step)

@@ -141,6 +141,8 @@ class Ship(Voices):
 class Trim(Voices):
     """(run, honest, stream, start, end)."""
 
+    actors = ("trim",)
+
     async def do(self, world, seen, hand):
         rows = await hand.fetch("select * from leasehold.trim_output($1, $2, $3, $4, $5)", *self.arrays(world))
         return sorted(row[0] for row in rows)

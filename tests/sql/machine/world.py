@@ -3,7 +3,7 @@
 import asyncio
 import copy
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import asyncpg
@@ -32,7 +32,15 @@ class World:
         self.torn, self.counted = False, Counter()
 
     async def connections(self, many):
-        return [await asyncpg.connect(self.dsn, max_cacheable_statement_size=0) for _ in range(many)]
+        return [await self.connection() for _ in range(many)]
+
+    async def connection(self):
+        """A host with too many processes lets a server fork a little later."""
+        for _ in range(60):
+            with suppress(asyncpg.ConnectionDoesNotExistError):
+                return await asyncpg.connect(self.dsn, max_cacheable_statement_size=0)
+            await asyncio.sleep(0.5)
+        raise AssertionError("the server answers no more")
 
     async def begin(self):
         """An empty world at noon, with two workers."""
