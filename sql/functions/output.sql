@@ -87,9 +87,18 @@ begin
        set byte_offset = s.past,
            bytes = substring(o.bytes from (s.past - o.byte_offset + 1)::int)
       from said s
-     where s.live
+     cross join lateral (select k.byte_offset
+                           from output k
+                          where k.run_id = s.run
+                            and k.stream = s.stream
+                            and k.byte_offset <= s.past
+                          order by k.byte_offset desc
+                          limit 1) astride                            -- a daemon and its next life may have cut a stream differently:
+     where s.live                                                     -- of chunks that overlap at the end only the last is shortened
+       and o.run_id = any (trim_output.runs)
        and o.run_id = s.run
        and o.stream = s.stream
+       and o.byte_offset = astride.byte_offset
        and o.byte_offset >= s.first
        and o.byte_offset < s.past
        and o.byte_offset + octet_length(o.bytes) > s.past

@@ -40,6 +40,15 @@ async def test_chunks_in_the_range_go_and_one_that_reaches_beyond_it_loses_its_b
     assert await worker.trim((run, "stdout", 5, 45)) == []
 
 
+@pytest.mark.parametrize("second", [(1, 10), (2, 20), (5, 10)])
+async def test_chunks_that_two_lives_of_a_daemon_cut_differently_do_not_stand_in_the_way(worker, run, offsets, second):
+    """The first life still wrote while the second did: their chunks overlap."""
+    await chunks(worker, run, 0, 30)
+    await chunks(worker, run, second[0], size=second[1])
+    assert await worker.trim((run, "stdout", 0, 5)) == []
+    assert {5, 30} <= set(await offsets(run))
+
+
 async def test_the_last_chunk_stays_because_it_says_how_far_the_run_was_shipped(worker, run, offsets):
     await chunks(worker, run, 0, 10, 20)
     await worker.trim((run, "stdout", 0, 30), (run, "stdout", 0, 1000))
