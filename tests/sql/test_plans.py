@@ -97,6 +97,8 @@ async def test_expiring_reads_only_what_has_waited_too_long(backlog, hire, touch
 STEPS = {
     "finish": "finish_run({me}, {run}, 'failed', 'exit_code')",
     "finish late": "finish_run({me}, {lost}, 'failed', 'exit_code')",
+    "finish late with output": """finish_run({me}, {lost}, 'failed', 'exit_code',
+        output => '{{"stdout": {{"kept": [[0, 1], [2, 3]]}}}}')""",
     "read": "read_runs({me}, array[{id}])",
     "read late": "read_late({me}, array[{lost_id}], array[{lost_token}])",
     "start": "start_run({me}, {run}, '{{}}')",

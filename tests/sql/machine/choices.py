@@ -59,7 +59,7 @@ trims = st.builds(Trim, voices(stream, place, place))
 checkpoints = st.builds(Checkpoint, voices(place))
 near = st.integers(0, 3)
 pours = st.one_of(
-    says,
+    st.builds(lambda mark: Say(((0, True, mark),)), near),
     checkpoints,
     st.builds(lambda at, chunk: Ship(((0, True, "stdout", at, chunk),)), near, st.sampled_from([b"a", b"bc", b"def"])),
     st.builds(lambda start, more: Trim(((0, True, "stdout", start, start + more),)), near, near),
@@ -75,3 +75,4 @@ pairs = [
     (cancels, claims), (retries, retries), (enqueues, enqueues), (says, finishes), (ships, reaps),
     (expires, claims), (expires, cancels), (lates, finishes), (stops, finishes), (unkillables, reaps), (inserts, finishes),
 ]  # fmt: skip
+several = st.one_of(st.lists(thing, min_size=2, max_size=3), *[st.tuples(*pair) for pair in pairs])

@@ -143,16 +143,13 @@ class Lives(RuleBasedStateMachine):
             for how in hows:
                 self.act(Finish(run, by, *how))
 
-    @rule(
-        first=any_.thing,
-        others=st.lists(any_.thing, min_size=1, max_size=2),
-        ends=st.sampled_from(["commit"] * 3 + ["rollback", "crash"]),
-    )
-    def beside(self, first, others, ends):
+    @rule(steps=any_.several, ends=st.sampled_from(["commit"] * 3 + ["rollback", "crash"]))
+    def beside(self, steps, ends):
         """The first one's transaction is open while the others act; then it is committed, rolled back, or its client dies."""
-        if all(step.possible(self.world, self.seen) for step in (first, *others)):
+        if all(step.possible(self.world, self.seen) for step in steps):
             with self.world.whole():
-                self.settle(self.run(self.world.beside(first, others, self.seen, ends)), [first, *others])
+                first, *others = steps
+                self.settle(self.run(self.world.beside(first, others, self.seen, ends)), steps)
 
     @rule(pair=st.one_of([st.tuples(*pair) for pair in any_.pairs]))
     def together(self, pair):
