@@ -59,12 +59,14 @@ select relname, seq_tup_read, coalesce(idx_tup_fetch, 0) as fetched from pg_stat
 """
 
 
-async def touched(sql, query, *arguments):
+async def touched(sql, query, *arguments, keep=True):
     """A statement's rows, and how many rows it read of each table: (by sequential scan, by index)."""
-    async with sql.transaction():
-        before = {row["relname"]: row for row in await sql.fetch(READ)}
-        rows = await sql.fetch(query, *arguments)
-        after = {row["relname"]: row for row in await sql.fetch(READ)}
+    transaction = sql.transaction()
+    await transaction.start()
+    before = {row["relname"]: row for row in await sql.fetch(READ)}
+    rows = await sql.fetch(query, *arguments)
+    after = {row["relname"]: row for row in await sql.fetch(READ)}
+    await (transaction.commit() if keep else transaction.rollback())
     return rows, {
         name: (row["seq_tup_read"] - before[name]["seq_tup_read"], row["fetched"] - before[name]["fetched"])
         for name, row in after.items()

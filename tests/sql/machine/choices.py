@@ -57,12 +57,12 @@ says = st.builds(Say, voices(st.none() | place))
 ships = st.builds(Ship, voices(stream, place, st.sampled_from([b"a", b"bc"])))
 trims = st.builds(Trim, voices(stream, place, place))
 checkpoints = st.builds(Checkpoint, voices(place))
-near = st.integers(0, 3)
+near, chunk = st.integers(0, 3), st.sampled_from([b"a", b"bc", b"def"])
 pours = st.one_of(
-    st.builds(lambda mark: Say(((0, True, mark),)), near),
     checkpoints,
-    st.builds(lambda at, chunk: Ship(((0, True, "stdout", at, chunk),)), near, st.sampled_from([b"a", b"bc", b"def"])),
-    st.builds(lambda start, more: Trim(((0, True, "stdout", start, start + more),)), near, near),
+    st.builds(lambda honest, mark: Say(((0, honest, mark),)), honest, near),
+    st.builds(lambda honest, at, chunk: Ship(((0, honest, "stdout", at, chunk),)), honest, near, chunk),
+    st.builds(lambda honest, start, more: Trim(((0, honest, "stdout", start, start + more),)), honest, near, near),
 )
 lates = st.one_of(st.builds(ReadLate, voices()), st.builds(ShipLate, few, by, place, forged=forged))
 asks = st.one_of(inserts, inserts, enqueues, cancels, retries)
