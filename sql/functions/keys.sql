@@ -17,9 +17,11 @@ language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  return current_setting('transaction_isolation') = 'read committed'      -- an old snapshot proves nothing
-     and pg_try_advisory_xact_lock(key_lock(key_is_free.tenant, key_is_free.key))
-     and not exists (select from jobs j
+  if current_setting('transaction_isolation') <> 'read committed'         -- an old snapshot proves nothing
+     or not pg_try_advisory_xact_lock(key_lock(key_is_free.tenant, key_is_free.key)) then
+    return false;
+  end if;
+  return not exists (select from jobs j                                   -- a statement of its own: it sees what the last holder did
                       where j.tenant = key_is_free.tenant
                         and j.concurrency_key = key_is_free.key
                         and j.status in ('queued', 'running', 'waiting'))
