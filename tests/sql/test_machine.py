@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sql.machine.history import History
-from sql.machine.lives import Lives
+from sql.machine.tales import Tales
 from sql.machine.world import World
 
 LIVES = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -25,7 +25,7 @@ def live(dsn, profile):
     try:
         transitions = world.run(world.eye.fetch("select * from leasehold.transitions"))
         reasons = world.run(world.eye.fetch("select * from leasehold.reasons"))
-        machine = type("Lives", (Lives,), {"world": world, "history": History(transitions, reasons)})
+        machine = type("Lives", (Tales,), {"world": world, "history": History(transitions, reasons)})
         run_state_machine_as_test(machine, settings=profile)
     finally:
         world.run(world.close())

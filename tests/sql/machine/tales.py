@@ -1,0 +1,103 @@
+"""Rules of several steps, for what chance alone would seldom try: deaths, sleepers, next lives, late ends, open transactions."""
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+from hypothesis.stateful import rule
+from sql.machine import choices as any_
+from sql.machine.asks import Cancel, Retry
+from sql.machine.choices import few
+from sql.machine.goes import Deregister, Reap, Watch
+from sql.machine.lates import ReadLate, ShipLate
+from sql.machine.lives import Lives
+from sql.machine.speaks import Finish, Start, Unkillable
+from sql.machine.works import Adopt, Claim, Register, Renew
+
+
+class Tales(Lives):
+    @rule(steps=st.lists(any_.pours, min_size=3, max_size=6))
+    def pour(self, steps):
+        """What a live run says and writes, as long as it does."""
+        for step in steps:
+            self.act(step)
+
+    @rule(worker=few, slots=st.integers(1, 4), ends=st.lists(any_.ends, max_size=2))
+    def work(self, worker, slots, ends):
+        """A worker claims, starts the latest runs and ends them."""
+        if not self.living():
+            self.act(Register("alpha"))
+        self.act(Claim(worker % len(self.living()), slots))
+        for how in ends:
+            self.act(Start(0))
+            self.act(Finish(0, None, *how))
+
+    @rule(number=few, reaper=few, stuck=st.booleans(), wakes=st.sampled_from(["never", "before", "after"]))
+    def vanish(self, number, reaper, stuck, wakes):
+        """A worker is heard of no more, while the others renew and one of them reaps it. It may only have slept."""
+        gone = self.world.worker(number)
+        if not self.living(gone):
+            self.act(Register("beta"))
+        reaper = self.living(gone)[reaper % len(self.living(gone))]
+        if stuck:
+            self.act(Unkillable(0))
+        self.act(Reap(self.world.number(reaper), "all"))
+        for _ in range(3):
+            self.act(Watch(self.world.number(reaper)))
+            self.time_passes(65, but=gone)
+        if wakes == "before":
+            self.wake(gone)
+        for suspects in ("stale", "fair"):
+            self.act(Reap(self.world.number(reaper), suspects))
+        if wakes == "after":
+            self.wake(gone)
+
+    def wake(self, worker):
+        number = self.world.number(worker)
+        for step in (Renew(number, None), Claim(number, 1), Adopt(number, None), Finish(0, number), Deregister(number)):
+            self.act(step)
+
+    @rule(worker=few, boot=st.sampled_from(["boot-1", "boot-1", "boot-2"]), kept=any_.some, wrong=any_.forged)
+    def restart(self, worker, boot, kept, wrong):
+        """A daemon dies, and its next life adopts what its keeper still has."""
+        old = self.seen.workers[self.world.worker(worker).id]
+        self.act(Register(old.instance, old.keeper, boot))
+        self.act(Adopt(0, kept, wrong))
+
+    @rule(
+        number=few,
+        hows=st.lists(any_.ends, min_size=1, max_size=2),
+        meanwhile=st.sampled_from([None, None, "asked again", "ran again"]),
+        late=st.builds(ShipLate, st.just(0), any_.by, any_.place),
+    )
+    def arrive_late(self, number, hows, meanwhile, late):
+        """A run was given up as lost; now its exit record is found, or two."""
+        lost = [run for run in self.world.runs if self.seen.lost(run)]
+        if not lost:
+            return
+        run = lost[-1 - number % len(lost)]
+        if meanwhile == "asked again":
+            job = self.world.jobs[::-1].index(run["job_id"])
+            self.act(Cancel(job))
+            self.act(Retry(job))
+        elif meanwhile == "ran again":
+            self.work(0, 4, [("interrupted", "stopped")] * 4)
+        here = self.world.runs[::-1].index(run)
+        self.act(ReadLate(((here, True),)))
+        self.act(replace(late, run=here))
+        for how in hows:
+            self.act(Finish(here, late.by, *how))
+
+    @rule(steps=any_.several, ends=st.sampled_from(["commit"] * 3 + ["rollback", "crash"]))
+    def beside(self, steps, ends):
+        """The first one's transaction is open while the others act; then it is committed, rolled back, or its client dies."""
+        if all(step.possible(self.world, self.seen) for step in steps):
+            with self.world.whole():
+                first, *others = steps
+                self.settle(self.run(self.world.beside(first, others, self.seen, ends)), steps)
+
+    @rule(pair=st.one_of([st.tuples(*pair) for pair in any_.pairs]))
+    def together(self, pair):
+        """Both at the same time, really."""
+        if all(step.possible(self.world, self.seen) for step in pair):
+            with self.world.whole():
+                self.settle(self.run(self.world.together(*pair, self.seen)), pair)
