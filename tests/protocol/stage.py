@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from contextlib import asynccontextmanager
 
 from protocol.sql_tap import open_sql_tap
@@ -9,7 +10,9 @@ from protocol.wire_tap import open_wire_tap
 from support.host import Host
 from support.keeper import KeeperProcess
 
-SHORT = {"lease": "6s", "renewal": "1s", "margin": "2s", "grace": "0.5s"}
+LEASE = 8 if os.getloadavg()[0] > 4 * (os.cpu_count() or 1) else 4
+"""Seconds; on a machine so busy that a daemon's start takes as long as a lease, longer."""
+SHORT = {"lease": f"{LEASE}s", "renewal": f"{LEASE / 5}s", "margin": f"{LEASE * 3 / 8}s", "grace": "0.5s"}
 """For a daemon that is to lose its lease."""
 PATIENT = {**SHORT, "lease": "60s", "margin": "20s"}
 """For everybody else."""

@@ -53,10 +53,10 @@ async def test_a_claim_and_a_renewal_that_arrive_after_their_worker_was_reaped_a
     await agent("true", "true")
     async with stage.daemon(**SHORT) as daemon:
         claim, renewal = stage.base.hold("claim"), stage.base.hold("renew")
-        refusals = [stage.base.cue(call, "hold", on="answer") for call in ("claim", "renew")]
         job = await insert("true", queue="quiet")
         await claim.met()
         await renewal.met()
+        refusals = [stage.base.hold(call, on="answer") for call in ("claim", "renew")]
         daemon.send_signal(signal.SIGSTOP)
         worker = await sql.fetchval("select id from leasehold.workers")
         async with other.daemon(**PATIENT, queues="nothing"):

@@ -5,7 +5,7 @@ import signal
 
 import asyncpg
 import pytest
-from protocol.stage import PATIENT, SHORT, until
+from protocol.stage import LEASE, PATIENT, SHORT, until
 from support.host import alive
 
 pytestmark = pytest.mark.race
@@ -75,8 +75,7 @@ async def test_a_daemon_whose_keeper_is_gone_kills_in_time_and_keeps_the_run_unt
         run = await started(job)
         async with other.daemon(**PATIENT):
             stage.keeper.kill()
-            dead_at = "select clock_timestamp() + interval '6 seconds'"  # no lease of before reaches further
-            limit = await sql.fetchval(dead_at)
+            limit = await sql.fetchval("select clock_timestamp() + interval '1 second' * $1", LEASE)
             await stage.host.said("last_resort_kill", run_id=run)
             await until(lambda: not observer.tree(stage.host, run), "the end of the tree")
             seen = await sql.fetchval("select max(renewals) from leasehold.workers where instance = 'one'")

@@ -3,11 +3,11 @@
 from uuid import uuid4
 
 import pytest
-from protocol.stage import FORGET, PATIENT, SHORT
+from protocol.stage import FORGET, LEASE, PATIENT, SHORT
 
 pytestmark = pytest.mark.race
 
-LONGER = {**SHORT, "lease": "9s"}
+LONGER = {**SHORT, "lease": f"{LEASE * 2}s"}
 
 NEW_TIMELINE = """
     update leasehold.cluster set timeline = 'FFFFFFFF';

@@ -36,7 +36,7 @@ async def test_a_step_of_the_databases_clock_gives_no_living_run_away(
 ):
     """Rule 17: the database's clock steps over the end of the lease; a reaper that believes it takes a living run."""
     await agent("long", "sleep 300")
-    async with other.daemon(**PATIENT, queues="nothing"), stage.daemon(**{**SHORT, "lease": "6s"}) as daemon:
+    async with other.daemon(**PATIENT, queues="nothing"), stage.daemon(**SHORT) as daemon:
         job = await insert("long")
         run = await started(job)
         daemon.send_signal(signal.SIGSTOP)
