@@ -151,21 +151,3 @@ begin
       or exists (select from tenants t where t.name = job.tenant and t.max_running is not null)
       or exists (select from queues q where q.name = job.queue and q.max_running is not null);
 end $$;
-
--- Doubling, capped, then spread by a tenth either way, the same for the same run.
-create or replace function leasehold.backoff(agent text, attempts int, run bigint) returns interval
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-declare
-  policy record;
-begin
-  select extract(epoch from coalesce(a.retry_backoff, '5 seconds'))::float8 as first_wait,
-         extract(epoch from coalesce(a.retry_backoff_max, '10 minutes'))::float8 as longest_wait into policy
-    from (select) nothing
-    left join agents a
-      on a.name = backoff.agent;
-  return make_interval(secs =>
-    least(policy.longest_wait, policy.first_wait * 2 ^ least(attempts - 1, 40))
-    * (0.9 + 0.2 * (hashint8extended(run, 0) & 1023) / 1023.0));
-end $$;
