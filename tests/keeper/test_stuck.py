@@ -48,8 +48,14 @@ def keeper(request, tmp_path, rungs, freezer):
 
 def freeze(freezer, pid):
     (freezer / "cgroup.procs").write_text(str(pid))
+    until(lambda: frozen(freezer), "a frozen process")
+
+
+def frozen(freezer):
+    """One that was just being started may get half way only: ask again from the beginning."""
+    (freezer / "freezer.state").write_text("THAWED")
     (freezer / "freezer.state").write_text("FROZEN")
-    until(lambda: (freezer / "freezer.state").read_text().strip() == "FROZEN", "a frozen process")
+    return (freezer / "freezer.state").read_text().strip() == "FROZEN"
 
 
 def has_been_killed(pid):
