@@ -1,4 +1,4 @@
-"""Rules 10 to 13 replayed: answers of claims that are lost or late, and claims that outlive their worker."""
+"""Rules 10 to 12 replayed: answers of claims that are lost or late, and claims that outlive their worker."""
 
 import signal
 
@@ -77,7 +77,7 @@ async def test_a_claim_and_a_renewal_that_arrive_after_their_worker_was_reaped_a
 async def test_a_run_claimed_after_a_renewal_was_sent_is_not_missing_from_its_answer(
     stage, observer, sql, agent, insert, ends, started, runs
 ):
-    """Rule 13 of the research: "missing" is judged against the list that was sent, not against what is here by now."""
+    """Rule 11: "missing" is judged against the list that was sent, not against what is here by now."""
     await agent("short", "until [ -e go ]; do sleep 0.05; done")
     async with stage.daemon():
         renewal = stage.base.hold("renew", on="answer")
