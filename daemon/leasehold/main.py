@@ -46,7 +46,9 @@ async def serve(settings: Settings) -> None:
         instance_lock(settings.state_dir, settings.instance),
         open_metrics(settings.metrics_address),
         open_database(dsn, name, POOL) as db,  # closes last
-        open_database(dsn, f"{name} lease", 1, own_lock=f"leasehold {settings.instance}@{host_id()}") as lifeline,
+        open_database(
+            dsn, f"{name} lease", 1, own_lock=f"leasehold {settings.instance}@{host_id()}", answer=settings.patience
+        ) as lifeline,
         open_keeper(
             settings.state_dir,
             settings.socket,

@@ -140,6 +140,12 @@ class Settings(BaseSettings):
         return self.keeper_socket or self.state_dir / "keeper.sock"
 
     @property
+    def patience(self) -> float:
+        """Seconds for one renewal: on a dead line one is given up, and another made, before agents are stopped."""
+        spare = (self.lease - self.margin - self.grace - self.renewal).total_seconds()
+        return min(20.0, max(1.0, spare / 4))  # a statement that hangs costs it twice: asking, and giving up
+
+    @property
     def under_systemd(self) -> bool:
         """Were we started as a service?"""
         return under_systemd()

@@ -89,6 +89,26 @@ async def test_when_postgres_is_away_longer_than_the_lease_agents_die_in_time_an
         assert set(await stage.ask(first)) <= {"lease_lost", "daemon_restart"}
 
 
+async def test_lines_that_carry_nothing_any_more_are_replaced_before_a_short_lease_runs_out(
+    postgres, template, tmp_path
+):
+    short = {"lease": "14s", "renewal": "1s", "margin": "3s", "grace": "1s"}
+    async with open_stage(postgres, template, tmp_path, ("one",), **short) as stage:
+        await stage.agent("stays", f"until [ -e {tmp_path}/go ]; do sleep 0.2; done")
+        await stage.insert("stays", 4)
+        await stage.until("select count(*) = 4 from leasehold.runs where status = 'running'")
+        worker = await stage.worker(stage.one)
+        stage.one.proxy.go_deaf()
+        stage.one.proxy.hear_again()  # what is there stays deaf, what comes is well
+        await stage.one.host.said("renewal_failed")
+        renewals = await stage.ask("select renewals from leasehold.workers where id = $1", worker)
+        await stage.until("select renewals > $2 from leasehold.workers where id = $1", worker, renewals)
+        (tmp_path / "go").touch()
+        await stage.judge()
+        assert await stage.ask("select count(*) from leasehold.runs") == 4, "a dead line cost an agent its life"
+        assert await stage.ask("select count(*) from leasehold.workers") == 1
+
+
 async def test_a_daemon_that_is_restarted_while_postgres_is_away_settles_what_ended_meanwhile(
     postgres, template, tmp_path
 ):

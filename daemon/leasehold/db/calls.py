@@ -10,7 +10,7 @@ import structlog
 from anyio import sleep
 
 from leasehold.db.away import AWAY, Refusal, Weather, named_errors, words
-from leasehold.db.connect import connect_pool
+from leasehold.db.connect import ANSWER, connect_pool
 from leasehold.loops import jittered
 from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
 
@@ -23,8 +23,9 @@ Rows = list[asyncpg.Record]
 class Database:
     """A pool and the functions behind it. Raises AWAY, WorkerClosed or RunRefused; anything else is our mistake."""
 
-    def __init__(self, pool: asyncpg.Pool, weather: Weather) -> None:
+    def __init__(self, pool: asyncpg.Pool, weather: Weather, answer: float) -> None:
         self._pool = pool
+        self._answer = answer
         self._weather = weather
 
     @property
@@ -48,7 +49,7 @@ class Database:
         try:
             yield connection
         finally:
-            await self._pool.release(connection, timeout=10)
+            await self._pool.release(connection, timeout=min(10.0, self._answer))
 
     async def register_worker(
         self, instance: str, host_id: str, boot_id: str, keeper_id: str, version: str, capacity: int,
@@ -228,7 +229,9 @@ def _run(row: asyncpg.Record) -> Run:
 
 
 @asynccontextmanager
-async def open_database(dsn: str, name: str, size: int, *, own_lock: str | None = None) -> AsyncIterator[Database]:
+async def open_database(
+    dsn: str, name: str, size: int, *, own_lock: str | None = None, answer: float = ANSWER
+) -> AsyncIterator[Database]:
     """A pool of up to `size` connections; with `own_lock` each of them holds that session lock or is refused."""
-    async with connect_pool(dsn, name, size, own_lock) as pool:
-        yield Database(pool, Weather(name))
+    async with connect_pool(dsn, name, size, own_lock, answer) as pool:
+        yield Database(pool, Weather(name), answer)

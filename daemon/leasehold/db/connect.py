@@ -13,6 +13,8 @@ from leasehold.errors import InstanceTaken
 
 PATIENCE = 5.0
 """Seconds to wait for a new connection, and for the lock of an instance whose last life has just died."""
+ANSWER = 20.0
+"""Seconds that a statement may take: on a line that carries nothing any more, nobody else would ever say so."""
 
 
 class Connection(asyncpg.Connection):
@@ -24,8 +26,10 @@ class Connection(asyncpg.Connection):
 
 
 @asynccontextmanager
-async def connect_pool(dsn: str, name: str, size: int, own_lock: str | None) -> AsyncIterator[asyncpg.Pool]:
-    """A pool that keeps one connection when idle; every statement has a time limit."""
+async def connect_pool(
+    dsn: str, name: str, size: int, own_lock: str | None, answer: float
+) -> AsyncIterator[asyncpg.Pool]:
+    """A pool that keeps one connection when idle; every statement has `answer` seconds."""
 
     async def prepare(connection: asyncpg.Connection) -> None:
         await speak_json(connection)
@@ -38,7 +42,7 @@ async def connect_pool(dsn: str, name: str, size: int, own_lock: str | None) -> 
         max_size=size,
         max_inactive_connection_lifetime=60,
         timeout=PATIENCE,
-        command_timeout=20,
+        command_timeout=answer,
         connection_class=Connection,
         init=prepare,
         server_settings={"application_name": name, "lock_timeout": "5s", "jit": "off"},
@@ -69,6 +73,7 @@ def _plain(value: object) -> object:
 async def _take_lock(connection: asyncpg.Connection, lock: str) -> None:
     try:
         with fail_after(2 * PATIENCE):
-            await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", lock)
+            statement = "select pg_advisory_lock(hashtextextended($1, 0))"
+            await connection.execute(statement, lock, timeout=2 * PATIENCE)  # however short its other statements are
     except asyncpg.LockNotAvailableError as error:
         raise InstanceTaken(f"another daemon holds {lock}") from error
