@@ -46,6 +46,8 @@ class History:
                 assert (
                     was.worker == now.worker and was.checkpoint == now.checkpoint and was.unkillable == now.unkillable
                 )
+            taken = was.live and was.unkillable and not now.live and "finish" not in actors
+            assert not taken or now.reason in ("unkillable", "host_reboot"), f"run {n} may live, and is {now.verdict}"
             assert was.late in (None, now.late), f"run {n}: late outcome {was.late} became {now.late}"
         for n, now in after.runs.items():
             assert now.live or (now.outcome, now.reason) in self.reasons, f"run {n} ended as {now.outcome}/{now.reason}"
