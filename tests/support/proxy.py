@@ -90,8 +90,11 @@ class Line:
             self.cut()
 
     def cut(self):
-        for _, writer in (self.client, self.server):
-            writer.transport.abort()
+        self.client[1].transport.abort()
+        if self.dead:  # the server is not told that its client has given up
+            self.proxy.ghosts.append(self.server[1])
+        else:
+            self.server[1].transport.abort()
 
 
 class Proxy:
@@ -101,6 +104,7 @@ class Proxy:
         self.directory = directory
         self.upstream = upstream
         self.lines = set()
+        self.ghosts = []
         self.delay = 0.0
         self.deaf = False
         self._cues = []
@@ -185,6 +189,8 @@ class Proxy:
 
     async def close(self):
         await self.refuse()
+        for ghost in self.ghosts:
+            ghost.transport.abort()
         for _ in range(200):
             if not self.lines:
                 return
