@@ -13,6 +13,15 @@ from leasehold.errors import InstanceTaken
 
 PATIENCE = 5.0
 """Seconds to wait for a new connection, and for the lock of an instance whose last life has just died."""
+END_HOLDER = """
+select pg_terminate_backend(l.pid)
+  from pg_locks l
+ where l.pid = $1
+   and l.locktype = 'advisory'
+   and l.granted
+   and (l.classid::int8 << 32 | l.objid::int8) = hashtextextended($2, 0)"""
+KEEPALIVES = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The server gives up a client that is gone after 30 seconds, not after hours: what it held, locks too, is free then."""
 ANSWER = 20.0
 """Seconds that a statement may take: on a line that carries nothing any more, nobody else would ever say so."""
 
@@ -30,11 +39,12 @@ async def connect_pool(
     dsn: str, name: str, size: int, own_lock: str | None, answer: float
 ) -> AsyncIterator[asyncpg.Pool]:
     """A pool that keeps one connection when idle; every statement has `answer` seconds."""
+    lock = OwnLock(own_lock) if own_lock is not None else None
 
     async def prepare(connection: asyncpg.Connection) -> None:
         await speak_json(connection)
-        if own_lock is not None:
-            await _take_lock(connection, own_lock)
+        if lock is not None:
+            await lock.take(connection)
 
     async with asyncpg.create_pool(
         dsn,
@@ -45,7 +55,7 @@ async def connect_pool(
         command_timeout=answer,
         connection_class=Connection,
         init=prepare,
-        server_settings={"application_name": name, "lock_timeout": "5s", "jit": "off"},
+        server_settings={"application_name": name, "lock_timeout": "5s", "jit": "off", **KEEPALIVES},
     ) as pool:
         yield pool
 
@@ -70,10 +80,21 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-async def _take_lock(connection: asyncpg.Connection, lock: str) -> None:
-    try:
-        with fail_after(2 * PATIENCE):
-            statement = "select pg_advisory_lock(hashtextextended($1, 0))"
-            await connection.execute(statement, lock, timeout=2 * PATIENCE)  # however short its other statements are
-    except asyncpg.LockNotAvailableError as error:
-        raise InstanceTaken(f"another daemon holds {lock}") from error
+class OwnLock:
+    """A session lock that goes from one connection to the next. A backend of ours that a dead line left behind is ended."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._holder: int | None = None
+
+    async def take(self, connection: asyncpg.Connection) -> None:
+        """Raises InstanceTaken when somebody else holds it."""
+        if self._holder is not None:
+            await connection.execute(END_HOLDER, self._holder, self._name)
+        try:
+            with fail_after(2 * PATIENCE):
+                statement = "select pg_advisory_lock(hashtextextended($1, 0))"
+                await connection.execute(statement, self._name, timeout=2 * PATIENCE)  # however short its others are
+        except asyncpg.LockNotAvailableError as error:
+            raise InstanceTaken(f"another daemon holds {self._name}") from error
+        self._holder = connection.get_server_pid()
