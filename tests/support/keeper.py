@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -117,7 +118,7 @@ class KeeperProcess:
             )
         self.processes.append(process)
         if wait:
-            until(lambda: self.answers() or process.poll() is not None, "the keeper's socket")
+            until(lambda: self.answers(process.pid) or process.poll() is not None, "the keeper's socket")
             assert process.poll() is None, (self.directory / "log").read_text()
         return process
 
@@ -125,12 +126,15 @@ class KeeperProcess:
     def socket(self):
         return self.directory / "keeper.sock"
 
-    def answers(self):
+    def answers(self, pid=None):
+        """Does this very process listen? A child that a killed keeper was about to start has its socket for a moment longer."""
         try:
-            Caller(self.socket).close()
+            caller = Caller(self.socket)
         except OSError:
             return False
-        return True
+        credentials = caller.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        caller.close()
+        return int.from_bytes(credentials[:4], sys.byteorder) == (pid or self.processes[-1].pid)
 
     def call(self, *, hello=True):
         caller = Caller(self.socket)
