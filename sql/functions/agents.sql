@@ -62,6 +62,9 @@ begin
     when new.idle_timeout <= interval '0' then 'idle_timeout is not above 0'
     when new.tool_idle_timeout <= interval '0' then 'tool_idle_timeout is not above 0'
     when new.linger_timeout is null or new.linger_timeout <= interval '0' then 'linger_timeout is missing or not above 0'
+    when greatest(new.retry_backoff, new.retry_backoff_max, new.stop_grace, new.total_timeout, new.queue_timeout, new.spawn_timeout,
+                  new.first_output_timeout, new.idle_timeout, new.tool_idle_timeout, new.linger_timeout) > interval '10 years'
+      then 'a duration is longer than 10 years'
     when new.output_head is null or new.output_head < 1 then 'output_head is missing or below 1 byte'
     when new.output_tail is null or new.output_tail < 1 then 'output_tail is missing or below 1 byte'
     when new.output_limit < 1 then 'output_limit is below 1 byte'

@@ -49,6 +49,10 @@ async def test_a_bare_agent_from_psql(sql, login):
             for name in ("queue_timeout", "spawn_timeout", "first_output_timeout", "idle_timeout", "tool_idle_timeout", "linger_timeout")
             for value in ("'0'", "'-1 s'")
         ),
+        *(
+            ("LH045", {name: "'10 years 1 day'"}, "a duration is longer than 10 years")
+            for name in ("queue_timeout", "idle_timeout", "total_timeout", "stop_grace", "retry_backoff_max")
+        ),
         ("LH045", {"spawn_timeout": "null"}, "spawn_timeout is missing"),
         ("LH045", {"linger_timeout": "null"}, "linger_timeout is missing"),
         ("LH045", {"output_head": "0"}, 'agent "a": output_head is missing or below 1 byte'),

@@ -27,6 +27,10 @@ def verdict(why="exit", said=None, **facts):
     [
         ("exit", {"exit_code": 0}, "succeeded", None),
         ("exit", {"exit_code": 3}, "failed", "exit_code"),
+        ("exit", {"exit_code": 3, "disk_free": 4096}, "interrupted", "disk_full"),
+        ("exit", {"signal": 25, "disk_free": 0}, "interrupted", "disk_full"),
+        ("exit", {"exit_code": 0, "disk_free": 0}, "succeeded", None),
+        ("exit", {"exit_code": 3, "disk_free": 1 << 30}, "failed", "exit_code"),
         ("exit", {"signal": 9}, "failed", "signal"),
         ("exit", {"signal": 9, "usage": {"oom_kills": 1}}, "failed", "oom"),
         ("exit", {"signal": 9, "usage": {"oom_kills": 0}}, "failed", "signal"),

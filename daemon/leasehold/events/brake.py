@@ -62,9 +62,9 @@ class Brake:
         self._somebody = Event()
 
     @contextmanager
-    def watching(self, run: Run, tails: Sequence[Tail]) -> Iterator[Watched]:
+    def watching(self, run: Run, tails: Sequence[Tail], *, held: bool) -> Iterator[Watched]:
         """Watch a run while it is followed. One that was taken up may have been held by an earlier life."""
-        watched = Watched(run, tails, held=run.status != "starting")
+        watched = Watched(run, tails, held)
         self._watched.add(watched)
         self._somebody.set()
         try:
@@ -78,18 +78,23 @@ class Brake:
             if not self._watched:
                 self._somebody = Event()
                 await self._somebody.wait()
-            fast = False
-            for watched in list(self._watched):
-                if watched.over_limit:
-                    watched.over.set()
-                fast = watched.grew() > FAST or watched.held or fast
-                await self._decide(watched)
-            await sleep(LOOK_CLOSELY if fast else LOOK)
+            await sleep(LOOK_CLOSELY if await self.look() else LOOK)
+
+    async def look(self) -> bool:
+        """Look at everybody once, and decide; does one of them write fast?"""
+        fast = False
+        for watched in list(self._watched):
+            if watched.over_limit:
+                watched.over.set()
+            fast = watched.grew() > FAST or fast
+            await self._decide(watched)
+        return fast
 
     async def _decide(self, watched: Watched) -> None:
         unread, run_id = watched.unread, watched.run.id
         try:
             if unread > HOLD_ABOVE and not watched.held:
+                watched.held = True  # before it is asked: an answer can be lost
                 await self._keeper.hold(run_id)
                 self._tell(watched, unread)
             elif unread < RELEASE_BELOW and watched.held:
@@ -102,7 +107,6 @@ class Brake:
 
     @staticmethod
     def _tell(watched: Watched, unread: int) -> None:
-        watched.held = True
         watched.times += 1
         if watched.times == 1:
             log.info("run_held", run_id=watched.run.id, job_id=watched.run.job_id, unread=unread)

@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from anyio import CapacityLimiter, create_task_group
+from anyio import CapacityLimiter, move_on_after
 from anyio import Event as Signal
 
 from leasehold import metrics
 from leasehold.db.away import Refusal
 from leasehold.db.calls import Database
 from leasehold.events.lanes import Checkpoint, Item, Lanes, Mark, Trim
+from leasehold.loops import background
 from leasehold.models import Event, EventRow, OutputRow, RunKey
 
 log = structlog.get_logger()
@@ -20,6 +21,8 @@ BATCH = 500
 """Rows of one batch at most."""
 BATCH_BYTES = 4 * 1024 * 1024
 """Output bytes of one batch at most; with the lanes it bounds what the daemon holds in memory."""
+LAST_WORDS = 10.0
+"""Seconds for what is in the lanes when the daemon leaves."""
 LINGER = 0.02
 """Seconds to wait for more rows before a batch is sent."""
 
@@ -50,6 +53,7 @@ class Shipper:
         self._lanes = Lanes()
         self._unsaved: set[int] = set()
         self.refused: set[int] = set()
+        self.emptied = Signal()  # after close()
         self.readers = CapacityLimiter(1)
 
     @property
@@ -86,6 +90,10 @@ class Shipper:
 
     async def ship_until_closed(self) -> None:
         """The loop: a first row, a breath, whatever else is there, a statement for each kind."""
+        await self._ship_all()
+        self.emptied.set()
+
+    async def _ship_all(self) -> None:
         while await self._lanes.filled(LINGER):
             items = self._lanes.take(BATCH, BATCH_BYTES)
             # output first: an event never refers to bytes that a reader cannot see yet
@@ -130,9 +138,11 @@ class Shipper:
 
 @asynccontextmanager
 async def open_shipper(db: Database) -> AsyncIterator[Shipper]:
-    """A shipper at work. Leaving the block waits until its lanes are empty."""
+    """A shipper at work. Leaving the block waits until its lanes are empty, but not for ever: the files have it all."""
     shipper = Shipper(db)
-    async with create_task_group() as group:
+    async with background() as group:
         group.start_soon(shipper.ship_until_closed)
         yield shipper
         shipper.close()
+        with move_on_after(LAST_WORDS):
+            await shipper.emptied.wait()

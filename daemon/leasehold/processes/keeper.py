@@ -4,11 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from signal import SIGKILL
 from typing import Any
+from uuid import UUID
 
 from anyio import Event
 
 from leasehold.errors import KeeperAway
 from leasehold.models import Exit, RunKey
+from leasehold.processes.record import parse_exit
 from leasehold.processes.wire import Wire
 
 
@@ -41,6 +43,14 @@ class KeptRun:
     exit: Exit | None = None
     limits_missing: tuple[str, ...] = ()
     held: bool = False
+
+    @property
+    def key(self) -> RunKey | None:
+        """Which run it is to the database; None: nobody's, it was stopped before it was spawned."""
+        try:
+            return RunKey(self.run_id, UUID(self.token))
+        except ValueError:
+            return None
 
     def is_of(self, key: RunKey) -> bool:
         """Whether it is this run, and not one that had its id before a failover (rule 19)."""
@@ -162,7 +172,7 @@ class Keeper:
         return await self._wire.ask(op, **words)
 
     def _learn(self, said: Mapping[str, Any]) -> KeptRun:
-        ending = parse_exit(said["exit"]) if said.get("exit") else None
+        ending = parse_exit(said["exit"], said["run_id"]) if said.get("exit") else None
         if ending is not None:
             self.hear_exit(ending)
         elif said.get("state") == "unkillable":
@@ -214,9 +224,3 @@ class Keeper:
         """We killed a tree ourselves; once nothing is left of it, it need not be killed again."""
         if gone:
             self._trees.pop(run.run_id, None)
-
-
-def parse_exit(record: Mapping[str, Any]) -> Exit:
-    """An exit record as the keeper writes it; fields of a newer keeper are left out."""
-    known = {each.name for each in fields(Exit)}
-    return Exit(**{name: value for name, value in record.items() if name in known and value is not None})

@@ -16,9 +16,10 @@ from leasehold import sdnotify
 from leasehold.errors import KeeperAway, KeeperMismatch, KeeperRefused, KeeperSuperseded
 from leasehold.loops import background
 from leasehold.models import boottime
-from leasehold.processes.keeper import Keeper, parse_exit
+from leasehold.processes.keeper import Keeper
 from leasehold.processes.last_resort import kill_tree
 from leasehold.processes.launch import launch_keeper
+from leasehold.processes.record import parse_exit
 from leasehold.processes.wire import Wire, dial
 
 log = structlog.get_logger()
@@ -161,7 +162,7 @@ class Link:
         if push.get("event") == "superseded":
             self._superseded = True
         elif push.get("event") == "exited" and self._keeper is not None:
-            self._keeper.hear_exit(parse_exit(push["exit"]))
+            self._keeper.hear_exit(parse_exit(push["exit"], push["run_id"]))
         elif push.get("event") == "unkillable" and self._keeper is not None:
             self._keeper.hear_unkillable(push["run_id"], push["processes"])
 

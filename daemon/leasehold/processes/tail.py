@@ -9,6 +9,9 @@ BITE = 256 * 1024
 """Bytes read at once."""
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
+NOT_OURS = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.ENOTDIR)
+"""What an agent that owns the directory may have made of a file: a link, a socket, something locked, no directory at all."""
+
 
 class Tail:
     """A file that somebody else appends to. It may not be there yet; then it is empty."""
@@ -56,7 +59,7 @@ class Tail:
         except FileNotFoundError:
             return False
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            if error.errno in NOT_OURS:
                 return False
             raise
         if stat.S_ISREG(os.fstat(file).st_mode):

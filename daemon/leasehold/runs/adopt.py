@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
 
 import structlog
 from anyio import sleep
@@ -12,8 +11,8 @@ from leasehold import __version__
 from leasehold.bell import Bell
 from leasehold.db.calls import Database
 from leasehold.db.listen import Listener
-from leasehold.errors import KeeperAway
-from leasehold.models import RunKey, Worker, boottime
+from leasehold.errors import KeeperAway, WorkerClosed
+from leasehold.models import Worker, boottime
 from leasehold.processes.keeper import Keeper, KeptRun
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Roster
@@ -21,6 +20,9 @@ from leasehold.runs.supervise import Supervisor
 from leasehold.settings import Settings
 
 log = structlog.get_logger()
+
+TRIES = 5
+"""Lives that are over before they have begun (a suspended host, a database away in that very moment), in a row."""
 
 
 def host_id() -> str:
@@ -55,11 +57,21 @@ class Lives:
         self._late = supervisor.late
 
     async def begin(self) -> None:
+        """Begin a life; anew, should its lease run out before it has begun."""
+        for _ in range(TRIES):
+            try:
+                return await self._begin()
+            except WorkerClosed as error:
+                log.warning("lease_lost", error=str(error), decided="register as a new worker")
+                await sleep(1)
+        return await self._begin()
+
+    async def _begin(self) -> None:
         """Register, adopt, and only after that commit move deadlines, of the returned runs alone (rules 7 and 8)."""
         kept = await self._kept()
         worker = await self._register()
         read_at = boottime()
-        keys = [RunKey(each.run_id, UUID(each.token)) for each in kept.values() if each.token]
+        keys = [each.key for each in kept.values() if each.key is not None]
         answers = await self._db.adopt(worker, keys, self._settings.lease)
         self._lease.begin(worker, read_at)
         ours = [key.id for what, key in answers if what == "adopted"]
@@ -80,29 +92,37 @@ class Lives:
     async def start(self, runs: Sequence[int]) -> None:
         """Start what was just claimed."""
         held = self._roster.held
-        for run in await self._db.patiently(self._db.read_runs, self._lease.worker, runs):
-            log.info("run_claimed", job_id=run.job_id, run_id=run.id, attempt=run.attempt, agent=run.agent,
-                     tenant=run.tenant, worker=self._lease.worker.id)  # fmt: skip
-            self._runs.start_soon(self._supervisor.supervise, run, held.pop(run.id))
-        for run_id in runs:  # ended in the moment between claim and reading: give the place back
-            if run_id in held:
-                with self._roster.place(held[run_id]):
-                    log.warning("run_lost", run_id=run_id, error="ended before it was started")
+        try:
+            for run in await self._db.patiently(self._db.read_runs, self._lease.worker, runs):
+                log.info("run_claimed", job_id=run.job_id, run_id=run.id, attempt=run.attempt, agent=run.agent,
+                         tenant=run.tenant, worker=self._lease.worker.id)  # fmt: skip
+                self._runs.start_soon(self._supervisor.supervise, run, held.pop(run.id))
+        finally:
+            for run_id in runs:  # ended before it could be read, or it could not be read in time: give the place back
+                if run_id in held:
+                    with self._roster.place(held[run_id]):
+                        log.warning("run_lost", run_id=run_id, error="not started")
 
     async def take_up(self, runs: Sequence[int]) -> None:
         """Runs that are ours in the database and unknown here: a claim whose answer was lost (rule 10)."""
+        try:
+            kept = await self._ask_kept()
+        except KeeperAway:  # the next renewal names them again; renewals wait for no keeper (rule 15)
+            return
         log.warning(
             "runs_taken_up", runs=list(runs), why="the database says they are ours; an answer must have been lost"
         )
-        kept = await self._kept()
         await self._take(list(runs), kept)
 
     async def _kept(self) -> dict[int, KeptRun]:
         while True:
             try:
-                return {each.run_id: each for each in await self._keeper.kept()}
+                return await self._ask_kept()
             except KeeperAway:
                 await sleep(0.5)
+
+    async def _ask_kept(self) -> dict[int, KeptRun]:
+        return {each.run_id: each for each in await self._keeper.kept()}
 
     async def _register(self) -> Worker:
         settings, queues = self._settings, self._settings.queues

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from anyio import CancelScope, current_time, sleep
+from anyio import CancelScope, current_time, move_on_after, sleep
 
 from leasehold import metrics
 from leasehold.bell import Bell
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 COOL_DOWN = 0.05
 """Seconds between two armings of the bell: a burst of inserts costs few notices."""
+START = 5.0
+"""Seconds to read what was claimed and to start it; then the next renewal, or the next life, takes it up."""
 SECOND_LOOKS = (0.1, 1.0)
 """Seconds after going idle at which to look again: a commit may have been under way while we armed the bell."""
 
@@ -103,7 +105,8 @@ class Claimer:
             if not claims:
                 return False
             self._idle.looks = 0
-            await start([claim.key.id for claim in claims])
+            with move_on_after(START, shield=True):  # what is claimed is started, also when we are leaving
+                await start([claim.key.id for claim in claims])
         return True
 
     async def _open(self) -> list[Claim]:

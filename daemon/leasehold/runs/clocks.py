@@ -11,6 +11,7 @@ from anyio import sleep
 
 from leasehold.agents.base import Adapter
 from leasehold.errors import KeeperAway, KeeperRefused
+from leasehold.events.brake import Watched
 from leasehold.models import Run, boottime
 from leasehold.processes.keeper import Keeper, Look
 from leasehold.runs.roster import Held
@@ -42,7 +43,12 @@ class Silence:
     def heard(self, size: int, now: float) -> None:
         """Any raw byte breaks it."""
         if size != self.size:
-            self.size, self.since, self.suspected = size, now, None
+            self.size = size
+            self.begin_anew(now)
+
+    def begin_anew(self, now: float) -> None:
+        """This silence does not count."""
+        self.since, self.suspected = now, None
 
     def suspects(self, limit: float, now: float) -> bool:
         """Is it time to look at the tree for the first time?"""
@@ -72,13 +78,21 @@ class Clocks:
     """Watches one living tree. Stops it through `held`, so that the first reason stands."""
 
     def __init__(
-        self, run: Run, held: Held, keeper: Keeper, adapter: Adapter, directory: Path, suspect: Suspect
+        self,
+        run: Run,
+        held: Held,
+        keeper: Keeper,
+        adapter: Adapter,
+        directory: Path,
+        watched: Watched,
+        suspect: Suspect,
     ) -> None:
         self._run = run
         self._held = held
         self._keeper = keeper
         self._adapter = adapter
         self._files = directory / "stdout", directory / "stderr"
+        self._watched = watched
         self._suspect = suspect
         self._began = 0.0
         self._done_at: float | None = None
@@ -92,6 +106,8 @@ class Clocks:
             now = boottime()
             size = sum(_size(path) for path in self._files)
             silence.heard(size, now)
+            if self._watched.held:  # it is we who keep it from speaking
+                silence.begin_anew(now)
             try:
                 await self._look(silence, now)
             except (KeeperAway, KeeperRefused):  # nobody could stop it now anyway

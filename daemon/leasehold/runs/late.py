@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import structlog
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, sleep
 
 from leasehold.agents.registry import ADAPTERS
 from leasehold.db.calls import Database
-from leasehold.errors import RunRefused, WorkerClosed
+from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
 from leasehold.events.lanes import Trim
 from leasehold.events.recorder import Recorder
-from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey
+from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey, Verdict
 from leasehold.processes.keeper import Keeper, KeptRun
 from leasehold.runs.judge import judge
 from leasehold.runs.lease import Lease
@@ -73,33 +72,40 @@ class LateSettler:
 
     async def settle_stranger(self, kept: KeptRun) -> None:
         """A tree, or an exit record, of a run that is not ours any more."""
-        if kept.exit is None:
-            await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
-        ending = await self._keeper.exited(kept.run_id)
-        if kept.token:
-            await self.settle(RunKey(kept.run_id, UUID(kept.token)), ending)
-        else:  # stopped before it was spawned: nothing happened that anybody should hear of
-            await self._settler.forget(kept.run_id)
+        try:
+            ending = await self._end(kept)
+            if kept.key is not None:
+                await self.settle(kept.key, ending, judge(ending, ADAPTERS["command"]()), {})
+            else:  # stopped before it was spawned: nothing happened that anybody should hear of
+                await self._settler.forget(kept.run_id)
+        except Exception:  # what an agent of an earlier life has left behind must not end this one
+            log.exception("run_crashed", run_id=kept.run_id, run_directory="kept")
+
+    async def _end(self, kept: KeptRun) -> Exit:
+        while kept.exit is None:
+            try:
+                await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
+                break
+            except KeeperAway:
+                await sleep(0.5)
+        return await self._keeper.exited(kept.run_id)
 
     async def make_room(self, kept: KeptRun) -> None:
         """Another run has had this id, in a database that a failover has undone (rule 19): end it and let it go."""
         log.warning(
             "run_refused", run_id=kept.run_id, error="another run has had this id", decided="end it, start ours"
         )
-        if kept.exit is None:
-            await self._keeper.stop(kept.run_id, "lost", [("TERM", 1.0)])
-        await self._keeper.exited(kept.run_id)
+        await self._end(kept)
         await self._settler.forget(kept.run_id)
 
-    async def settle(self, key: RunKey, ending: Exit) -> None:
+    async def settle(self, key: RunKey, ending: Exit, verdict: Verdict, output: dict[str, Any]) -> None:
         """Report what really became of a run whose tree is gone, as long as the database will still hear it."""
         try:
             lost = await self._db.patiently(self._db.read_late, self._lease.worker, [key])
             if lost:
                 await self._settle_late(lost[0], ending)
-            else:  # settled before, or never known here: the answer says which
-                verdict = judge(ending, ADAPTERS["command"]())
-                await self._settler.settle(key, ending, verdict, {})
+            else:  # nobody has given it up, or it is settled, or it was never known here: the answer says which
+                await self._settler.settle(key, ending, verdict, output)
         except (RunRefused, WorkerClosed) as error:
             log.warning("run_refused", run_id=key.id, error=str(error), run_directory="kept")
 

@@ -67,7 +67,10 @@ class Supervisor:
                 log.warning("run_refused", error=str(error), run_directory="kept")
             except Exception:  # one run's accident must not become everybody's: end it, say so, go on
                 log.exception("run_crashed")
-                await self._abandon(run, held)
+                try:
+                    await self._abandon(run, held)
+                except Exception:
+                    log.exception("run_crashed", run_directory="kept")
             finally:
                 self._shipper.forget(run.key)
 
@@ -77,7 +80,7 @@ class Supervisor:
             held.stop("cancelled")
         with (
             Recorder(run, adapter, self._shipper, self._keeper, self._directory(run)) as recorder,
-            self._brake.watching(run, recorder.tails) as watched,
+            self._brake.watching(run, recorder.tails, held=kept is not None and kept.held) as watched,
         ):
             ending = await self._live(run, held, kept, adapter, recorder, watched)
             output = await recorder.end()
@@ -85,10 +88,11 @@ class Supervisor:
                 ending = replace(ending, why="output_limit")
             lost = held.why == "lost" or run.id in self._shipper.refused
         log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
-        if lost:  # the database stopped listening at some point: begin its story anew
-            await self.late.settle(run.key, ending)
+        verdict = judge(ending, adapter)
+        if lost:  # the database may have given it up, and stopped listening before everything was said
+            await self.late.settle(run.key, ending, verdict, output)
         else:
-            await self._settler.settle(run.key, ending, judge(ending, adapter), output)
+            await self._settler.settle(run.key, ending, verdict, output)
 
     async def _live(
         self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder, watched: Watched
@@ -104,7 +108,13 @@ class Supervisor:
                 beside.start_soon(_cap, watched, held)
                 if kept.exit is None:
                     clocks = Clocks(
-                        run, held, self._keeper, adapter, self._directory(run), partial(self._ender.suspect, run)
+                        run,
+                        held,
+                        self._keeper,
+                        adapter,
+                        self._directory(run),
+                        watched,
+                        partial(self._ender.suspect, run),
                     )
                     beside.start_soon(clocks.watch, kept.start_time)
                     beside.start_soon(self._ender.watch_unkillable, run, held)
