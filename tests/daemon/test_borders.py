@@ -26,7 +26,14 @@ async def test_what_an_agent_said_while_postgres_was_away_longer_than_the_lease_
         postgres.stop()
         (tmp_path / "go").touch()
         await asyncio.sleep(9)  # twice the lease
+        await stage.one.proxy.refuse()
         postgres.start()
+        async with stage.sql() as other, other.transaction():
+            await other.execute(
+                "lock table leasehold.output in exclusive mode"
+            )  # the news of the lost lease comes first
+            await stage.one.proxy.listen()
+            await stage.one.host.said("lease_lost")
         await stage.until(
             "select count(*) = 4 from leasehold.runs where ended_at is not null or late_outcome is not null"
         )
@@ -50,7 +57,7 @@ async def test_an_agent_that_we_hold_back_is_not_called_idle(postgres, template,
                 await other.execute("lock table leasehold.output in exclusive mode")
                 (tmp_path / "go").touch()
                 await stage.one.host.said("run_held")
-                await asyncio.sleep(4)
+                await asyncio.sleep(6)
             await stage.until("select outcome = 'succeeded' from leasehold.runs")
 
 
