@@ -33,9 +33,9 @@ class Group:
 
     def pids(self) -> list[int]:
         """Who is in it, sub-groups included."""
-        found = []
-        for procs in self.path.rglob("cgroup.procs"):
-            found += [int(pid) for pid in (read_bytes(str(procs)) or b"").split()]
+        found: list[int] = []
+        for path in self._all():
+            found += [int(pid) for pid in (read_bytes(f"{path}/cgroup.procs") or b"").split()]
         return found
 
     def kill(self) -> None:
@@ -49,9 +49,9 @@ class Group:
 
     def thaw(self) -> None:
         """All of it runs again, groups that the agent made and froze below it too."""
-        for frozen in self.path.rglob("cgroup.freeze"):
+        for path in self._all():
             with suppress(OSError):
-                frozen.write_text("0", encoding="ascii")
+                (path / "cgroup.freeze").write_text("0", encoding="ascii")
 
     def cpu_seconds(self) -> float | None:
         """Of all that ever ran in it."""
@@ -78,14 +78,13 @@ class Group:
 
     def remove(self) -> bool:
         """Remove the empty group; False: somebody is still in it."""
-        try:
-            for below in sorted((each for each in self.path.rglob("*") if each.is_dir()), reverse=True):
-                below.rmdir()
-            self.path.rmdir()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+        for path in reversed(self._all()):
+            try:
+                path.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
         return True
 
     def limit(self, limits: Mapping[str, int]) -> list[str]:
@@ -96,6 +95,14 @@ class Group:
             if not done[-1]:
                 missing.append(name)
         return missing
+
+    def _all(self) -> list[Path]:
+        """Itself and every group below it, those above first. The agent makes and removes them while we look."""
+        found = [self.path]
+        for path in found:  # grows as we go: as deep as they like, and no recursion
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(path) as entries:
+                found += [path / each.name for each in entries if each.is_dir(follow_symlinks=False)]
+        return found
 
     def _write(self, name: str, value: str) -> bool:
         try:
