@@ -60,6 +60,7 @@ grant execute on function
   leasehold.expire_queued(bigint, uuid),
   leasehold.trim_output(bigint[], uuid[], text[], bigint[], bigint[]),
   leasehold.save_checkpoints(bigint[], uuid[], jsonb[]),
+  leasehold.read_output(bigint, uuid, text, bigint, bigint),
   leasehold.report_progress(bigint, uuid, text, text),
   leasehold.append_events(bigint[], uuid[], bigint[], text[], text[], text[], text[], jsonb[]),
   leasehold.append_output(bigint[], uuid[], text[], bigint[], bytea[]),

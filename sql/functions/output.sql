@@ -144,6 +144,31 @@ begin
    where not s.live;
 end $$;
 
+-- What is stored of a run's stream: rows that begin behind `after` and before `past`, in order, some MiB at a time. For whoever holds
+-- the run's token, live or not: a daemon that takes it up has to know again what it had kept.
+create or replace function leasehold.read_output(run bigint, run_token uuid, stream text, after bigint, past bigint)
+returns table (byte_offset bigint, bytes bytea)
+language plpgsql stable security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  return query
+  select page.byte_offset, page.bytes
+    from (select row_.*, sum(octet_length(row_.bytes)) over (order by row_.byte_offset) - octet_length(row_.bytes) as before
+            from (select o.byte_offset, o.bytes
+                    from output o
+                   where o.run_id = read_output.run
+                     and o.stream = read_output.stream
+                     and o.byte_offset > read_output.after
+                     and o.byte_offset < read_output.past
+                     and exists (select from runs r where r.id = read_output.run and r.token = read_output.run_token)
+                   order by o.byte_offset
+                   limit 1000) row_) page
+   where page.before < 1048576
+   order by page.byte_offset;
+end $$;
+
 -- Those of these (run, token) that are live, with their heads share-locked, ascending: no end passes by before we have committed.
 create or replace function leasehold.live_speakers(runs bigint[], tokens uuid[]) returns table (run_id bigint, run_token uuid)
 language plpgsql

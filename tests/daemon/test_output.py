@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from support import flood as floods
+from support import talker as talkers
 from support.flood import flood, on_disk, rss
 
 MIB = 1024 * 1024
@@ -142,6 +143,40 @@ async def test_sigkill_in_the_middle_of_a_flood_changes_no_byte_of_what_is_kept(
     assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
     is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
     assert [notice["stream"] for notice in await notices(job, "output_truncated")] == ["stdout"]
+
+
+@pytest.mark.parametrize(("first", "caps"), [(0, {}), (2 * MIB + 99, {"output_head": 2 * MIB, "output_tail": MIB})])
+async def test_an_agent_of_events_only_costs_little_disk_and_sigkill_repeats_none_of_them(
+    host, sql, agent, insert, eventually, stored, first, caps
+):
+    """Its head is never full, or its tail never scrolls."""
+    events = 20_000
+    await agent("talker", "", command=[sys.executable, talkers.__file__, str(events), str(first)], **caps)
+    job, disk, status = None, 0, "queued"
+    for life in range(3):
+        async with host.daemon() as daemon:
+            job = job or await insert("talker")
+            while status not in ("succeeded", "failed"):
+                status = await sql.fetchval("select status from leasehold.jobs where id = $1", job)
+                disk = max(disk, on_disk(host.directory / "runs"))
+                said = await sql.fetchval("select max(seq) from leasehold.events where job_id = $1", job)
+                if life < 2 and said > (life + 1) * events // 4:
+                    daemon.kill()
+                    await daemon.wait()
+                    break
+                await asyncio.sleep(0.02)
+    assert status == "succeeded"
+    assert disk < 80 * MIB
+    assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
+    heard = await sql.fetch(
+        "select (data ->> 'n')::int from leasehold.events where job_id = $1 and kind = 'progress' order by seq", job
+    )
+    assert [row[0] for row in heard] == list(range(events))
+    whole = talkers.plain(events, first)
+    summary = {
+        "bytes": len(whole), "kept": [[0, len(whole)]], "dropped": 0, "sha256": hashlib.sha256(whole).hexdigest()
+    }  # fmt: skip
+    assert await stored(job) == ([[0, whole]], summary)
 
 
 async def test_a_follower_by_offset_sees_gaps_but_never_wrong_bytes(host, sql, flooder, insert):

@@ -101,6 +101,28 @@ async def test_a_run_that_is_saved_right_and_wrong_in_one_batch_is_named(worker,
     assert await worker.checkpoint((run, {}), (stranger, {})) == [run["run_id"]]
 
 
+async def test_whoever_holds_the_token_reads_what_is_stored_page_by_page(sql, worker, run, hire):
+    async def read(run, after, past, stream="stdout"):
+        rows = await sql.fetch(
+            "select * from leasehold.read_output($1, $2, $3, $4, $5)",
+            run["run_id"], run["run_token"], stream, after, past,
+        )  # fmt: skip
+        return [(row["byte_offset"], len(row["bytes"])) for row in rows]
+
+    mib = 1024 * 1024
+    await chunks(worker, run, 0, 10, 20)
+    await chunks(worker, run, 30, 30 + mib, 30 + 2 * mib, size=mib)
+    assert await read(run, -1, 25) == [(0, 10), (10, 10), (20, 10)]
+    assert await read(run, 0, 20) == [(10, 10)]
+    assert await read(run, -1, 10 * mib) == [(0, 10), (10, 10), (20, 10), (30, mib)]
+    assert await read(run, 30, 10 * mib) == [(30 + mib, mib)]
+    assert await read(run, 30 + 2 * mib, 10 * mib) == []
+    assert await read(run, -1, 25, "stderr") == []
+    assert await read(dict(run) | {"run_token": worker.token}, -1, 25) == []
+    await worker.finish(run)
+    assert len(await read(run, -1, 25)) == 3
+
+
 async def test_a_new_attempt_has_no_checkpoint(worker, run):
     await worker.checkpoint((run, {"offset": 10}))
     await worker.finish(run, "interrupted", "stopped")

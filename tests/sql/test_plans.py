@@ -112,6 +112,7 @@ STEPS = {
     "append late output": "append_late_output({me}, {lost}, '{{stdout}}', '{{9}}', '{{x}}')",
     "trim output": "trim_output({runs}, '{{stdout}}', '{{0}}', '{{5}}')",
     "save checkpoints": "save_checkpoints({runs}, '{{1}}')",
+    "read output": "read_output({run}, 'stdout', -1, 9)",
     "renew": "renew({me}, array[{id}], '2 min')",
     "adopt": "adopt({me}, array[{id}], array[{run_token}], '2 min')",
     "next due": "next_due({worker})",

@@ -179,6 +179,13 @@ class Database:
         )  # fmt: skip
         return {row[0] for row in refused}
 
+    async def read_output(self, run: RunKey, stream: str, after: int, past: int) -> list[tuple[int, bytes]]:
+        """Some stored rows that begin behind `after` and before `past`, in order; none: there are no more."""
+        rows = await self._fetch(
+            "select * from leasehold.read_output($1, $2, $3, $4, $5)", run.id, run.token, stream, after, past
+        )
+        return [(row["byte_offset"], row["bytes"]) for row in rows]
+
     async def finish_run(
         self, worker: Worker, run: RunKey, verdict: Verdict, exit_code: int | None, signal: int | None,
         resources: dict[str, Any], output: dict[str, Any],

@@ -25,7 +25,6 @@ class Channel:
         self.tail = tail
         self.fold = fold
         self.freed = 0  # up to here, what no one needs any more was given back to the disk
-        self.head_end: int | None = None  # raw offset behind the bite that filled the head
         self._places: deque[Place] = deque()
 
     @property
@@ -49,45 +48,36 @@ class Channel:
 
     @property
     def resumable(self) -> Place | None:
-        """The newest place that is as far back as the tail that is kept; before it only the head is needed again."""
+        """The newest place whose output before it is stored or not needed any more."""
         first = self._places[0] if self._places else None
-        return first if first is not None and first.output <= self.fold.output.kept_from else None
+        return first if first is not None and first.output <= self.fold.output.safe_to else None
 
     @property
     def due(self) -> bool:
         """Could enough be given back to the disk to be worth a checkpoint?"""
         place = self.resumable
-        return place is not None and place.raw - max(self.freed, self.head_end or 0) >= WORTH
+        return place is not None and place.raw - self.freed >= WORTH
 
     def state(self) -> Mapping[str, Any] | None:
         """`resumable` and what belongs to it, as JSON."""
         place = self.resumable
         if place is None:
             return None
-        return {"head_end": self.head_end, "raw": place.raw, "output": place.output, **place.state}
+        return {"raw": place.raw, "output": place.output, **place.state}
 
-    def resume(self, state: Mapping[str, Any]) -> list[Row]:
-        """Fold the head again, jump over the hole, go on. The rows are what an earlier life had not stored of the head."""
-        rows = list[Row]()
-        self.head_end = int(state["head_end"])
-        while raw := self.tail.read(min(BITE, self.head_end - self.tail.offset)):
-            rows += self.fold.feed(raw)
+    def resume(self, state: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """Jump over the hole and go on. Answers which ranges of the output before it are to be recalled."""
         place = Place(state["raw"], state["output"], state)
-        self.fold.resume(place)
         self.tail.offset = place.raw
         self._places.append(place)
-        return rows
+        return self.fold.resume(place)
 
     def _remember(self) -> None:
         output = self.fold.output
-        if not output.head_is_full:
-            return
-        if self.head_end is None:
-            self.head_end = self.tail.offset
-        last = self._places[-1].raw if self._places else self.head_end
+        last = self._places[-1].raw if self._places else 0
         if self.tail.offset - last >= STRIDE and (place := self.fold.place()) is not None:
             self._places.append(place)
-        while len(self._places) > 1 and self._places[1].output <= output.kept_from:
+        while len(self._places) > 1 and self._places[1].output <= output.safe_to:
             self._places.popleft()
         if len(self._places) > PLACES:  # little output between many events: remember every other place
             self._places = deque(list(self._places)[::2])

@@ -56,10 +56,10 @@ class Fold:
         """Where we are; None: nobody could go on from here."""
         return Place(self.output.offset, self.output.offset, {"told": self._told})
 
-    def resume(self, place: Place) -> None:
-        """The head was fed; be at `place`."""
-        self.output.resume(place.output)
+    def resume(self, place: Place) -> list[tuple[int, int]]:
+        """Be at `place`. Answers which ranges of the output before it are to be recalled."""
         self._told = bool(place.state["told"])
+        return self.output.resume(place.output)
 
     def _keep(self, pieces: Sequence[tuple[int, bytes]]) -> tuple[list[OutputRow], list[EventRow]]:
         """Output with its raw offsets, in order: what to send of it, and the notice when the first byte is dropped."""
@@ -112,11 +112,11 @@ class StdoutFold(Fold):
             return None
         return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter})
 
-    def resume(self, place: Place) -> None:
-        """The head was fed; be at `place`."""
-        super().resume(place)
+    def resume(self, place: Place) -> list[tuple[int, int]]:
+        """Be at `place`. Answers which ranges of the output before it are to be recalled."""
         self._lines = LineReader(place.raw, inside=bool(place.state["inside"]))
         self._adapter.thaw(json.loads(place.state["adapter"]))
+        return super().resume(place)
 
     def _receive(self, at: int, pieces: Iterator[Piece]) -> list[Row]:
         plain: list[tuple[int, bytes]] = []

@@ -12,6 +12,7 @@ from leasehold.events.channel import Channel
 from leasehold.events.fold import Fold, Mask, StdoutFold, no_mask
 from leasehold.events.lanes import Trim
 from leasehold.events.shipper import Outlet
+from leasehold.events.stream import ROW
 from leasehold.models import EventRow, OutputRow, Run, boottime
 from leasehold.processes.keeper import Keeper
 from leasehold.processes.tail import Tail
@@ -96,7 +97,7 @@ class Recorder:
                 await self._ship([Trim(self._run.key, channel.fold.name, start, end)])
 
     async def _give_back(self) -> None:
-        """Save from where the run could be taken up; then what is before that, but for the head, leaves the disk."""
+        """Save from where the run could be taken up; then what is before that leaves the disk."""
         due = [channel for channel in self._channels if channel.due] if self._punching else []
         if not due:
             return
@@ -109,12 +110,11 @@ class Recorder:
         for channel in due:
             place = channel.resumable
             assert place is not None
-            assert channel.head_end is not None
-            await self._punch(channel, channel.head_end, place.raw)
+            await self._punch(channel, place.raw)
 
-    async def _punch(self, channel: Channel, start: int, end: int) -> None:
+    async def _punch(self, channel: Channel, end: int) -> None:
         try:
-            self._punching = await self._keeper.punch(self._run.id, channel.fold.name, start, end)
+            self._punching = await self._keeper.punch(self._run.id, channel.fold.name, 0, end)
             channel.freed = end
         except KeeperAway:  # the next checkpoint frees this range as well
             pass
@@ -124,8 +124,20 @@ class Recorder:
     async def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         for channel in self._channels:
             if state := checkpoint.get(channel.fold.name):
-                await self._ship(await to_thread.run_sync(channel.resume, state, limiter=self._shipper.readers))
+                for start, end in channel.resume(state):
+                    await self._recall(channel.fold, start, end)
         self._resumed = True
+
+    async def _recall(self, fold: Fold, start: int, end: int) -> None:
+        """What is stored of this range, once: two lives of a daemon may have cut it differently."""
+        at, after = start, start - ROW
+        while rows := await self._shipper.stored(self._run.key, fold.name, after, end):
+            for offset, raw in rows:
+                begin = max(at, offset)
+                if piece := raw[begin - offset : end - offset]:
+                    fold.output.recall(begin, piece)
+                    at = begin + len(piece)
+                after = offset
 
     async def _ship(self, items: Iterable[OutputRow | EventRow | Trim]) -> None:
         for item in items:

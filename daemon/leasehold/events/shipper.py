@@ -13,7 +13,7 @@ from leasehold.db.away import Refusal
 from leasehold.db.calls import Database
 from leasehold.events.lanes import Checkpoint, Item, Lanes, Mark, Trim
 from leasehold.loops import background
-from leasehold.models import Event, EventRow, OutputRow, RunKey
+from leasehold.models import Event, EventRow, OutputRow, RunKey, Stream
 
 log = structlog.get_logger()
 
@@ -43,6 +43,9 @@ class Outlet(Protocol):
 
     async def save(self, run: RunKey, state: Mapping[str, Any]) -> bool:
         """Store a checkpoint and all that came before it; False: it could not be."""
+
+    async def stored(self, run: RunKey, stream: Stream, after: int, past: int) -> list[tuple[int, bytes]]:
+        """Some of the rows that begin behind `after` and before `past`, in order; none: there are no more."""
 
 
 class Shipper:
@@ -78,6 +81,10 @@ class Shipper:
         await self.ship(Checkpoint(run, state))
         await self.shipped(run)
         return run.id not in self.refused | self._unsaved
+
+    async def stored(self, run: RunKey, stream: Stream, after: int, past: int) -> list[tuple[int, bytes]]:
+        """Some of the rows that begin behind `after` and before `past`, in order; none: there are no more."""
+        return await self._db.patiently(self._db.read_output, run, stream, after, past)
 
     def forget(self, run: RunKey) -> None:
         """The run is over: no more is coming of it."""

@@ -39,15 +39,21 @@ class OutputStream:
         fresh = max(start, self._sent)
         yield from self._rows(fresh, bytes(self._window[fresh - start :]))
 
-    def resume(self, offset: int) -> None:
-        """The head has been added again; go on far behind it."""
+    def resume(self, offset: int) -> list[tuple[int, int]]:
+        """Go on from `offset`. Answers which ranges before it are to be recalled, from what is stored of them."""
         self.offset = offset
-        self._window.clear()
+        start = max(self._head, offset - self._tail)
+        self._window[:] = bytes(max(0, offset - start))  # what is not stored of it scrolls out before the end
+        self._sent = max(self._sent, offset)
+        return [(first, past) for first, past in ((0, min(offset, self._head)), (start, offset)) if first < past]
 
-    @property
-    def head_is_full(self) -> bool:
-        """Is all that follows tail?"""
-        return self.offset >= self._head
+    def recall(self, at: int, raw: bytes) -> None:
+        """Stored bytes before the offset we go on from, in order."""
+        if at < self._head:
+            self._digest.update(raw)
+        else:
+            at -= self.offset - len(self._window)
+            self._window[at : at + len(raw)] = raw
 
     @property
     def unsent(self) -> bool:
@@ -58,6 +64,11 @@ class OutputStream:
     def kept_from(self) -> int:
         """Where the tail that is kept begins, as things stand."""
         return max(self._head, self.offset - self._tail)
+
+    @property
+    def safe_to(self) -> int:
+        """What is before this offset is not needed, or stored, or on its way there."""
+        return max(self.kept_from, self._sent)
 
     @property
     def dropped(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
 from leasehold.events.lanes import Trim
 from leasehold.events.recorder import Recorder
-from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey, Verdict
+from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey, Stream, Verdict
 from leasehold.processes.keeper import Keeper, KeptRun
 from leasehold.runs.judge import judge
 from leasehold.runs.lease import Lease
@@ -55,6 +55,10 @@ class LateOutlet:
         """Nobody goes on from a run that is over."""
         del run, state
         return False
+
+    async def stored(self, run: RunKey, stream: Stream, after: int, past: int) -> list[tuple[int, bytes]]:
+        """Some of the rows that begin behind `after` and before `past`, in order; none: there are no more."""
+        return await self._db.patiently(self._db.read_output, run, stream, after, past)
 
 
 class LateSettler:
