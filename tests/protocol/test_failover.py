@@ -9,6 +9,8 @@ pytestmark = pytest.mark.race
 
 LONGER = {**SHORT, "lease": f"{LEASE * 2}s"}
 
+NO_CLAIM = "select pg_advisory_xact_lock(hashtextextended('leasehold.claim', 0));"
+"""A real promotion finds no claim in the midst of its work; ours waits until that is so."""
 NEW_TIMELINE = """
     update leasehold.cluster set timeline = 'FFFFFFFF';
     insert into leasehold.arrivals (lane, queue, tenant, agent) select lane, queue, tenant, agent from leasehold.jobs;
@@ -27,7 +29,7 @@ async def test_after_a_failover_nothing_is_claimed_while_a_tree_of_before_it_may
             assert observer.tree(stage.host, run)
             stage.base.open = False
             stage.base.cut()
-            await sql.execute(FORGET + NEW_TIMELINE)
+            await sql.execute(NO_CLAIM + FORGET + NEW_TIMELINE)
             await started(job)
             assert not observer.tree(stage.host, run)
             assert (await stage.record(run))["why"] in ("deadline", "lost")
