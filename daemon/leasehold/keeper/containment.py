@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leasehold.keeper.limits import FILES
 from leasehold.keeper.log import log
-from leasehold.keeper.procfs import read_bytes
+from leasehold.keeper.procfs import SCARCE, read_bytes
 
 ASIDE = "supervisor"
 """Where a keeper in a unit of its own puts itself: no process may sit above groups with controllers."""
@@ -49,9 +49,10 @@ class Group:
 
     def thaw(self) -> None:
         """All of it runs again, groups that the agent made and froze below it too."""
-        for path in self._all():
-            with suppress(OSError):
-                (path / "cgroup.freeze").write_text("0", encoding="ascii")
+        with suppress(OSError):
+            for path in self._all():
+                with suppress(OSError):
+                    (path / "cgroup.freeze").write_text("0", encoding="ascii")
 
     def cpu_seconds(self) -> float | None:
         """Of all that ever ran in it."""
@@ -78,13 +79,12 @@ class Group:
 
     def remove(self) -> bool:
         """Remove the empty group; False: somebody is still in it."""
-        for path in reversed(self._all()):
-            try:
-                path.rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError:
-                return False
+        try:
+            for path in reversed(self._all()):
+                with suppress(FileNotFoundError):
+                    path.rmdir()
+        except OSError:
+            return False
         return True
 
     def limit(self, limits: Mapping[str, int]) -> list[str]:
@@ -100,8 +100,12 @@ class Group:
         """Itself and every group below it, those above first. The agent makes and removes them while we look."""
         found = [self.path]
         for path in found:  # grows as we go: as deep as they like, and no recursion
-            with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(path) as entries:
-                found += [path / each.name for each in entries if each.is_dir(follow_symlinks=False)]
+            try:
+                with os.scandir(path) as entries:
+                    found += [path / each.name for each in entries if each.is_dir(follow_symlinks=False)]
+            except OSError as error:
+                if error.errno in SCARCE:
+                    raise
         return found
 
     def _write(self, name: str, value: str) -> bool:

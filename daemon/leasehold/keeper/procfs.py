@@ -2,7 +2,10 @@
 
 import os
 import signal
+from errno import EMFILE, ENFILE, ENOMEM
 
+SCARCE = frozenset({EMFILE, ENFILE, ENOMEM})
+"""Errors that say nothing about the file: whoever took them for its absence would take living agents for gone."""
 GONE = frozenset("ZXx")
 """States of a process that can do nothing any more."""
 
@@ -29,20 +32,20 @@ class Process:
 
 
 def read_bytes(path: str) -> bytes | None:
-    """The content of a small file, or None: it is gone, or not for us to read."""
+    """The content of a small file, or None: it is gone, or not for us to read. Raises OSError when the host is short."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            parts = []
+            while part := os.read(fd, 65536):
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise
         return None
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def process(pid: int) -> Process | None:
@@ -97,7 +100,7 @@ def _of_thread(pid: int) -> bytes:
     """A main thread that has left shows no environment; the threads that live on do."""
     try:
         others = [name for name in os.listdir(f"/proc/{pid}/task") if name != str(pid)]  # noqa: PTH208
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     return next((said for name in others if (said := read_bytes(f"/proc/{pid}/task/{name}/environ"))), b"")
 
@@ -123,8 +126,8 @@ def send(target: Process, number: int) -> bool:
         if now is None or now.start != target.start:
             return False
         signal.pidfd_send_signal(fd, number)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in SCARCE and _send_by_pid(target, number)
     else:
         return True
     finally:

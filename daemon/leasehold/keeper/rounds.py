@@ -5,7 +5,8 @@ one, so that a slow disk holds up the next kill by one record at most.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from signal import SIGKILL
 from time import thread_time
 
@@ -15,6 +16,7 @@ from leasehold.keeper.house import House
 from leasehold.keeper.log import log
 from leasehold.keeper.procfs import Process
 from leasehold.keeper.run import Run
+from leasehold.keeper.spare import Spare
 from leasehold.keeper.sweep import NOBODYS, Families, Members
 
 LOOK = 1.0
@@ -25,6 +27,10 @@ BEHIND = 20
 """So often in a row clearing away comes before all else."""
 HUNT = 0.02
 """Seconds that one round may spend on trees that run away as fast as they are killed."""
+SOON = 0.1
+"""Seconds after which we look again where the host gave an error."""
+ALL = 0
+"""Stands for every run, where the trouble is the whole round's."""
 AGAIN = 1.0
 """Seconds after which what could not be written or removed is tried again."""
 
@@ -38,18 +44,39 @@ class Rounds:
         self._next_look = 0.0
         self._behind = 0
         self._gone: list[Run] = []  # nothing of them is left, and their record is not yet written
+        self._spare = Spare()
+        self._trouble: dict[int, float] = {}  # whose, and when to look again
+        self._said = ""
         self._not_ours = frozenset(procfs.own_children())
         """Children that the program had which became us by exec."""
 
     def go(self, now: float) -> None:
         """Reap, look, act, settle. Cheap when nothing is due. `now` is when the last extension was heard at the latest."""
+        with self._spare.lent(), self._border(ALL):
+            self._go(now)
+
+    @contextmanager
+    def _border(self, run_id: int) -> Iterator[None]:
+        """The blast-radius border: what the host refuses one run, or one round, must not end every agent. Look again."""
+        try:
+            yield
+        except OSError as error:
+            self._trouble[run_id] = boottime() + SOON
+            if str(error) != self._said:
+                log("round_failed", "error", run_id=run_id or None, error=str(error), decided="look again")
+            self._said = str(error)
+        else:
+            self._trouble.pop(run_id, None)
+            self._said = self._said if self._trouble else ""
+
+    def _go(self, now: float) -> None:
         if self._clear_first():
             return
         live = self._left()
         just_ended = [run for run in live if run.reap()]
         left_over = bool(self.orphans())
         self._gone += [run for run in just_ended if not left_over and run.gone([])]
-        due = [run for run in self._left() if run in just_ended or run.next_at <= now]
+        due = [run for run in self._left() if run in just_ended or self._due_at(run) <= now]
         if due or ((live or self._families.unsure) and now >= self._next_look):
             self._gone += self._act(due, now)
         self._settle()
@@ -67,8 +94,10 @@ class Rounds:
     def _settle(self) -> None:
         """At least one record, and the others while nothing is due that a slow disk would hold up."""
         while self._gone:
-            self._house.end(self._gone.pop(0))
-            if any(run.next_at <= boottime() for run in self._left()):
+            run = self._gone.pop(0)
+            with self._border(run.run_id):
+                self._house.end(run)
+            if any(self._due_at(run) <= boottime() for run in self._left()):
                 return
         self._house.write_again()
 
@@ -131,7 +160,8 @@ class Rounds:
                 run.hold(members.get(run.run_id, []))
         for run in due:
             before = run.state
-            run.act(now, members.get(run.run_id, []))
+            with self._border(run.run_id):
+                run.act(now, members.get(run.run_id, []))
             if run.state == "unkillable" != before:
                 self._house.tell({"event": "unkillable", "run_id": run.run_id, "processes": run.kill.left()})
         self._hunt([run for run in due if run.kill.begun and not run.kill.hopeless])
@@ -152,10 +182,15 @@ class Rounds:
             while boottime() < until and (found := self._families.of(run)):
                 run.kill.strike(found)
 
+    def _due_at(self, run: Run) -> float:
+        return max(run.next_at, self._trouble.get(run.run_id, 0.0))
+
     def next_at(self) -> float | None:
         """When to come back (CLOCK_BOOTTIME); None: when something happens."""
+        if ALL in self._trouble:
+            return self._trouble[ALL]
         now, live = boottime(), self._left()
-        times = [run.next_at for run in live] + [now] * bool(self._gone or self._behind)
+        times = [self._due_at(run) for run in live] + [now] * bool(self._gone or self._behind)
         if self._house.unwritten:
             times.append(now + AGAIN)
         if self._families.unsure or (live and self._house.groups is None):

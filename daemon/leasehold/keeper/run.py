@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from contextlib import suppress
 from signal import SIGTERM
 
 from leasehold.keeper import procfs
@@ -28,7 +29,6 @@ class Run:
         self.exit: dict[str, object] | None = None
         self.group: Group | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.pidfd: int | None = None
         self.stdin_writer: int | None = None
         self.start_time: int | None = None
         self.number: int | None = None
@@ -43,13 +43,10 @@ class Run:
 
     def own(self, process: "subprocess.Popen[bytes]") -> None:
         """The agent lives as `process`."""
-        self.process = process
-        found = procfs.process(process.pid)
-        self.start_time = found.start if found else 0
-        try:
-            self.pidfd = os.pidfd_open(process.pid)
-        except OSError as error:
-            log("pidfd_failed", "warning", run_id=self.run_id, error=str(error))
+        self.process, self.start_time = process, 0
+        with suppress(OSError):  # it lives: what goes wrong from here on is no failed start
+            found = procfs.process(process.pid)
+            self.start_time = found.start if found else 0
 
     def inherit(self, members: list[Process]) -> None:
         """An earlier keeper's, and it does not die."""
@@ -167,9 +164,6 @@ class Run:
     def close(self) -> None:
         """Give back what is held of a tree that is gone."""
         self.close_stdin()
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None
         if self.group is not None and self.group.remove():
             self.group = None
 
