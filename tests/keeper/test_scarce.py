@@ -28,6 +28,25 @@ sys.exit(main())
 """A keeper that twenty times is given an error by the host when it would act on run 1."""
 
 
+ROBBED = """
+import os, sys
+from leasehold.keeper.run import Run
+reap = Run.reap
+def robbed(self):
+    if self.pid is not None and self.status is None:
+        try:
+            os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+    return reap(self)
+Run.reap = robbed
+sys.argv = sys.argv[6:]
+from leasehold.keeper.__main__ import main
+sys.exit(main())
+"""
+"""A keeper whose leaders are waited for by somebody else."""
+
+
 def descriptors(keeper):
     return sorted(int(path.name) for path in Path(f"/proc/{keeper.processes[-1].pid}/fd").iterdir())
 
@@ -49,7 +68,8 @@ def test_a_living_run_costs_no_descriptor(keeper):
     caller = keeper.call()
     before = len(descriptors(keeper))
     for run_id in range(1, 9):
-        caller.sh(run_id, "sleep 300")
+        caller.sh(run_id, "echo up; exec sleep 300")
+        until(keeper.path(run_id, "stdout").read_bytes, "the agent")
     until(lambda: len(descriptors(keeper)) <= before, "as many descriptors as before")  # a round has some in between
 
 
@@ -84,15 +104,33 @@ def test_a_keeper_that_can_open_nothing_at_all_looks_again_until_it_can(keeper):
     assert said < 5, "trouble that goes on is told once"
 
 
-def test_an_error_in_one_runs_round_is_that_runs_trouble_only(tmp_path):
-    keeper = KeeperProcess(tmp_path / "state", "subreaper", prefix=(sys.executable, "-c", STUBBORN))
+@pytest.fixture
+def kept(tmp_path, request):
+    """A keeper as the script makes it."""
+    keeper = KeeperProcess(tmp_path / "state", "subreaper", prefix=(sys.executable, "-c", request.param))
     keeper.start()
-    try:
-        caller = keeper.call()
-        first = caller.sh(1, "sleep 300", deadline=1.0, grace=0.5)["pid"]
-        caller.sh(2, "sleep 300", deadline=1.0, grace=0.5)
-        assert caller.ended(2)["why"] == "deadline"
-        assert alive(first), "it is still refused"
-        assert caller.ended(1)["why"] == "deadline" and keeper.family() == []
-    finally:
-        keeper.close()
+    yield keeper
+    keeper.close()
+
+
+@pytest.mark.parametrize("kept", [STUBBORN], indirect=True, ids=["stubborn"])
+def test_an_error_in_one_runs_round_is_that_runs_trouble_only(kept):
+    caller = kept.call()
+    first = caller.sh(1, "sleep 300", deadline=1.0, grace=0.5)["pid"]
+    caller.sh(2, "sleep 300", deadline=1.0, grace=0.5)
+    assert caller.ended(2)["why"] == "deadline"
+    assert alive(first), "it is still refused"
+    assert caller.ended(1)["why"] == "deadline" and kept.family() == []
+
+
+@pytest.mark.parametrize("kept", [ROBBED], indirect=True, ids=["robbed"])
+def test_a_leader_whose_end_nobody_saw_is_no_success(kept):
+    caller = kept.call()
+    caller.sh(1, "setsid sleep 300 & exit 3")
+    record = caller.ended(1)
+    assert (record["state"], record["why"]) == ("exited", "keeper_lost")
+    assert record["exit_code"] is None and record["signal"] is None
+    assert kept.family() == [], "what it left behind goes all the same"
+    caller.sh(2, "sleep 300")
+    caller.ask("stop", run_id=2, why="cancelled", signals=[["TERM", 5.0]])
+    assert caller.ended(2)["why"] == "cancelled" and caller.run(2)["exit"]["signal"] is None

@@ -45,7 +45,7 @@ def ended(run: "Run", keeper_id: str, rung: str) -> Record:
     if run.kill.story is not None:
         run.directory.write_tree(run.kill.story)
     return {
-        **never_started(run, keeper_id, run.why or "exit", failed),
+        **never_started(run, keeper_id, run.why or ("keeper_lost" if run.unseen else "exit"), failed),
         "state": "never_started" if failed else "exited",
         "exit_code": status if status is not None and status >= 0 and not failed else None,
         "signal": -status if status is not None and status < 0 else None,

@@ -35,6 +35,7 @@ class Run:
         self.program = ""
         self.missing: list[str] = []
         self.status: int | None = None
+        self.unseen = False  # the leader is gone, and nobody can say how it ended
         self.usage: dict[str, object] = {}
         self.kill = Kill(run_id)
         self.began = (time.time(), boottime())
@@ -61,7 +62,7 @@ class Run:
     @property
     def leading(self) -> bool:
         """Is the leader still there?"""
-        return self.process is not None and self.status is None
+        return self.process is not None and self.status is None and not self.unseen
 
     @property
     def state(self) -> str:
@@ -118,12 +119,14 @@ class Run:
 
     def reap(self) -> bool:
         """Has the leader just ended? Only we wait for it, and only by its own pid."""
-        if self.process is None or self.status is not None:
+        if self.process is None or not self.leading:
             return False
         try:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         except ChildProcessError:
-            self.status = 0
+            log("leader_unseen", "error", run_id=self.run_id, pid=self.pid, decided="its outcome is unknown; sweep")
+            self.unseen = True
+            self.kill.begin()
             return True
         if pid == 0:
             return False
