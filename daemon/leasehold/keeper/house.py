@@ -1,9 +1,11 @@
 """All runs of this keeper: spawn, settle, forget. If it fails, the keeper fails and the next one sweeps."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from leasehold.keeper import procfs
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.containment import Groups
 from leasehold.keeper.files import remove_tree
@@ -30,7 +32,7 @@ class House:
         self.numbers = Numbers()
         self.runs: dict[int, Run] = {}
         self.unwritten: set[int] = set()
-        self.helpers: set[int] = set()  # our own children that are no agents: they remove large directories
+        self.helpers: dict[int, int] = {}  # children of ours that are no agents, pid and start: they remove directories
 
     @property
     def rung(self) -> str:
@@ -115,7 +117,13 @@ class House:
 
     def empty_bin(self) -> None:
         """What an earlier keeper had begun to remove."""
-        self.helpers |= {remove_tree(path).pid for path in self._runs_dir.parent.glob("trash-*")}
+        for path in self._runs_dir.parent.glob("trash-*"):
+            self._remember(remove_tree(path))
+
+    def _remember(self, helper: "subprocess.Popen[bytes]") -> None:
+        helper.returncode = 0  # the rounds reap it: no Popen may, or its pid would stay here for somebody else
+        found = procfs.process(helper.pid)
+        self.helpers[helper.pid] = found.start if found else 0
 
     def end(self, run: Run) -> None:
         """Its tree is gone."""
@@ -157,4 +165,4 @@ class House:
         self.runs.pop(run_id, None)
         self.unwritten.discard(run_id)
         if helper := self.directory(run_id).remove():
-            self.helpers.add(helper.pid)
+            self._remember(helper)

@@ -47,7 +47,7 @@ class Rounds:
         self._spare = Spare()
         self._trouble: dict[int, float] = {}  # whose, and when to look again
         self._said = ""
-        self._not_ours = frozenset(procfs.own_children())
+        self._not_ours = {(one.pid, one.start) for one in map(procfs.process, procfs.own_children()) if one is not None}
         """Children that the program had which became us by exec."""
 
     def go(self, now: float) -> None:
@@ -109,14 +109,14 @@ class Rounds:
         dead stand for what they left behind: they have the run's number still, and nobody takes the run for gone.
         """
         leaders = self._leaders()
-        no_strays = self._house.helpers | self._not_ours
+        no_strays = self._house.helpers.items() | self._not_ours
         until = thread_time() + REAP
         while True:
             more = self._reap_all_but(leaders, until)
             seen = [procfs.process(pid) for pid in procfs.own_children() if pid not in leaders]
             found = [one for one in seen if one is not None]
             if not more or all(one.alive for one in found):
-                return [one for one in found if one.pid not in no_strays]
+                return [one for one in found if (one.pid, one.start) not in no_strays]
             for one in found:
                 if not one.alive:  # behind a leader that has just died, whom its run waits for
                     self._reap(one.pid)
@@ -140,7 +140,7 @@ class Rounds:
     def _reap(self, pid: int) -> None:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        self._house.helpers.discard(pid)
+        self._house.helpers.pop(pid, None)
 
     def adopt(self, run_id: int, processes: list[Process]) -> None:
         """These belong to a run that an earlier keeper started."""
