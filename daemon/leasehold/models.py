@@ -77,6 +77,7 @@ class Run:
     output_limit: int | None = None
     checkpoint: Mapping[str, Any] | None = None
     unkillable: bool = False
+    events_limit: int = 100_000
 
     @property
     def id(self) -> int:

@@ -68,6 +68,7 @@ begin
     when new.output_head is null or new.output_head < 1 then 'output_head is missing or below 1 byte'
     when new.output_tail is null or new.output_tail < 1 then 'output_tail is missing or below 1 byte'
     when new.output_limit < 1 then 'output_limit is below 1 byte'
+    when new.events_limit is null or new.events_limit < 1 then 'events_limit is missing or below 1'
   end;
   if bad is not null then
     raise exception 'agent "%": %', new.name, bad

@@ -73,6 +73,7 @@ begin
            when 'suspect' then format('It was suspected to be stuck at %s: %s.', spell_time(e.at), said.words)
            when 'unkillable' then format('Its processes outlived every kill at %s: %s.', spell_time(e.at), said.words)
            when 'output_truncated' then format('Its output was cut at %s: %s.', spell_time(e.at), said.words)
+           when 'events_truncated' then format('Its events were cut at %s: %s.', spell_time(e.at), said.words)
            when 'limit_unenforced' then format('Its host does not enforce a limit: %s.', said.words)
            when 'error' then format('It reported an error at %s: "%s"', spell_time(e.at), printable(said.words))
          end
@@ -81,7 +82,8 @@ begin
                                    else coalesce(nullif(concat_ws('; ', e.message, spell_facts(e.data)), ''), 'no more is known') end) said (words)
    where e.job_id = run.job_id
      and e.run_id = run.id
-     and (e.kind in ('adopted', 'cancel_requested', 'stopping', 'suspect', 'unkillable', 'output_truncated', 'limit_unenforced')
+     and (e.kind in ('adopted', 'cancel_requested', 'stopping', 'suspect', 'unkillable', 'output_truncated', 'events_truncated',
+                     'limit_unenforced')
           or (e.kind = 'error'
               and e.seq = (select max(x.seq) from events x where x.job_id = run.job_id and x.run_id = run.id and x.kind = 'error')))
    order by e.seq;

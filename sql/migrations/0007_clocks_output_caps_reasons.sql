@@ -11,7 +11,8 @@ alter table leasehold.agents
   add column linger_timeout       interval not null default '30 seconds' constraint agents_linger_timeout check (linger_timeout > interval '0'),
   add column output_head          bigint not null default 8388608 constraint agents_output_head check (output_head > 0),
   add column output_tail          bigint not null default 1048576 constraint agents_output_tail check (output_tail > 0),
-  add column output_limit         bigint constraint agents_output_limit check (output_limit > 0);
+  add column output_limit         bigint constraint agents_output_limit check (output_limit > 0),
+  add column events_limit         int not null default 100000 constraint agents_events_limit check (events_limit > 0);
 
 alter table leasehold.jobs
   add column waits_until timestamptz;                   -- queue_timeout of its agent, from when it may run; null: for ever

@@ -179,6 +179,30 @@ async def test_an_agent_of_events_only_costs_little_disk_and_sigkill_repeats_non
     assert await stored(job) == ([[0, whole]], summary)
 
 
+async def test_events_over_the_limit_are_dropped_with_one_notice_and_the_result_counts(
+    host, sql, agent, insert, ends, eventually, tmp_path
+):
+    go = tmp_path / "go"
+    say = 'i=0; while [ $i -lt 200 ]; do echo "{\\"type\\":\\"progress\\",\\"n\\":$i}"; i=$((i+1)); done'
+    result = """echo '{"type":"result","ok":false,"message":"no luck"}'"""
+    await agent("chatty", f"{say}; until [ -e {go} ]; do sleep 0.05; done; {say}; {result}", events_limit=150)
+    async with host.daemon() as daemon:
+        job = await insert("chatty")
+        await eventually(sql, "select count(*) from leasehold.events where kind = 'events_truncated'", expected=1)
+        daemon.kill()
+        await daemon.wait()
+    go.touch()
+    async with host.daemon():
+        await ends(job, "failed")
+    said = await sql.fetch(
+        "select kind, level, data from leasehold.events where kind in ('progress', 'result', 'events_truncated')"
+        " order by seq"
+    )
+    assert [json.loads(row["data"]).get("n") for row in said[:-1]] == list(range(150))
+    assert (said[-1]["kind"], said[-1]["level"]) == ("events_truncated", "warning")
+    assert await sql.fetchval("select message from leasehold.runs") == "no luck"
+
+
 async def test_a_follower_by_offset_sees_gaps_but_never_wrong_bytes(host, sql, flooder, insert):
     total = 60 * MIB
     await flooder(total, "1", "0.006")

@@ -18,6 +18,7 @@ async def test_a_bare_agent_from_psql(sql, login):
     )
     assert (row["spawn_timeout"].seconds, row["linger_timeout"].seconds, row["idle_timeout"]) == (60, 30, None)
     assert (row["output_head"], row["output_tail"], row["output_limit"]) == (8 << 20, 1 << 20, None)
+    assert row["events_limit"] == 100_000
     assert (row["retry_backoff"].seconds, row["retry_backoff_max"].seconds, row["stop_grace"].seconds) == (5, 600, 10)
 
 
@@ -59,6 +60,8 @@ async def test_a_bare_agent_from_psql(sql, login):
         ("LH045", {"output_head": "null"}, "output_head is missing"),
         ("LH045", {"output_tail": "-1"}, "output_tail is missing or below 1 byte"),
         ("LH045", {"output_limit": "0"}, "output_limit is below 1 byte"),
+        ("LH045", {"events_limit": "0"}, "events_limit is missing or below 1"),
+        ("LH045", {"events_limit": "null"}, "events_limit is missing or below 1"),
         ("LH046", {"launcher": "'{NULL}'"}, "launcher"),
         ("LH046", {"limits": """'{"memory_max": 1048575}'"""}, '"memory_max" is 1048575'),
         ("LH046", {"limits": """'{"memory_max": -1}'"""}, '"memory_max" is -1'),

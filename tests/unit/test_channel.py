@@ -19,7 +19,7 @@ RUN = Run(
     key=RunKey(1, UUID(int=1)), job_id=1, attempt=1, tenant="t", queue="q", agent="a", adapter="command", command=(),
     env={}, workspace=None, launcher=(), prompt="", payload={}, limits={}, stop_grace=timedelta(0), total_timeout=None,
     status="running", started_at=None, cancel_requested=False, stdout_shipped=0, stderr_shipped=0, events_mark=-1,
-    output_head=20_000, output_tail=5_000,
+    output_head=20_000, output_tail=5_000, events_limit=250,
 )  # fmt: skip
 
 

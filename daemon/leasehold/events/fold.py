@@ -90,6 +90,8 @@ class StdoutFold(Fold):
         super().__init__(run, mask)
         self._adapter = adapter
         self._lines = LineReader()
+        self._limit = run.events_limit
+        self._said = 0  # events so far, kept or not
 
     def feed(self, raw: bytes) -> list[Row]:
         """Output first: an event never refers to bytes that a reader cannot see yet."""
@@ -110,12 +112,14 @@ class StdoutFold(Fold):
             return None
         if adapter is None:
             return None
-        return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter})
+        said = {"said": self._said, "events_limit": self._limit}
+        return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter, **said})
 
     def resume(self, place: Place) -> list[tuple[int, int]]:
         """Be at `place`. Answers which ranges of the output before it are to be recalled."""
         self._lines = LineReader(place.raw, inside=bool(place.state["inside"]))
         self._adapter.thaw(json.loads(place.state["adapter"]))
+        self._said, self._limit = int(place.state["said"]), int(place.state["events_limit"])
         return super().resume(place)
 
     def _receive(self, at: int, pieces: Iterator[Piece]) -> list[Row]:
@@ -137,15 +141,25 @@ class StdoutFold(Fold):
         return [*rows, *sorted([*said, *notices], key=lambda row: row.mark or 0)]
 
     def _events(self, end: int, events: Sequence[Event], size: int) -> Iterator[EventRow]:
-        """Events of one line, each with a mark of its own among the line's bytes; the last one's is its end."""
+        """Events of one line, each with a mark of its own among the line's bytes; the last one's is its end.
+
+        The first one that is over the limit is replaced by a notice, those behind it are only counted.
+        """
         for mark, event in enumerate(events, end - len(events) + 1):
-            if mark > self._run.events_mark:
-                yield EventRow(self._run.key, mark, storable(event), size)
+            self._said += 1
+            if self._said <= self._limit + 1 and mark > self._run.events_mark:
+                kept = storable(event) if self._said <= self._limit else _too_many(self._limit)
+                yield EventRow(self._run.key, mark, kept, size)
 
 
 def _too_long(offset: int) -> Event:
     message = f"a line that begins like an event is longer than {LINE_LIMIT} bytes: it is kept as output"
     return Event("line_too_long", message, {"limit": LINE_LIMIT, "output_offset": offset}, "warning")
+
+
+def _too_many(limit: int) -> Event:
+    message = f"it said more than {limit} events: those behind are dropped, but its result counts"
+    return Event("events_truncated", message, {"limit": limit}, "warning")
 
 
 def _raw_offset(pieces: Sequence[tuple[int, bytes]], index: int) -> int:
