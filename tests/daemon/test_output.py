@@ -145,6 +145,23 @@ async def test_sigkill_in_the_middle_of_a_flood_changes_no_byte_of_what_is_kept(
     assert [notice["stream"] for notice in await notices(job, "output_truncated")] == ["stdout"]
 
 
+@pytest.mark.parametrize("so_far", ["checkpoint is not null", "(checkpoint -> 'stdout' ->> 'raw')::bigint > 0"])
+async def test_caps_raised_in_the_middle_of_a_run_falsify_nothing_of_it(
+    host, sql, flooder, insert, ends, eventually, stored, so_far
+):
+    total = 50 * MIB + 5
+    await flooder(total, "1", "0.004")
+    async with host.daemon() as daemon:
+        job = await insert("flooder")
+        await eventually(sql, f"select {so_far} from leasehold.runs where job_id = $1", job, expected=True)
+        daemon.kill()
+        await daemon.wait()
+    await sql.execute("update leasehold.agents set output_head = $1, output_tail = $2", 8 * MIB, 3 * MIB)
+    async with host.daemon():
+        await ends(job, "succeeded")
+    is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
+
+
 @pytest.mark.parametrize(("first", "caps"), [(0, {}), (2 * MIB + 99, {"output_head": 2 * MIB, "output_tail": MIB})])
 async def test_an_agent_of_events_only_costs_little_disk_and_sigkill_repeats_none_of_them(
     host, sql, agent, insert, eventually, stored, first, caps

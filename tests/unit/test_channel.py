@@ -27,14 +27,14 @@ class Stored:
     """What a database would have of a run."""
 
     def __init__(self):
-        self.output, self.marks, self.checkpoint = {}, [], None
+        self.output, self.said, self.checkpoint = {}, [], None
 
     def take(self, rows):
         for row in rows:
             if isinstance(row, OutputRow):
                 self.output.setdefault(row.offset, row.raw)
             elif isinstance(row, EventRow):
-                self.marks.append((row.event.kind, row.mark))
+                self.said.append((row.event, row.mark))
 
     def trim(self, start, end):
         for at in [at for at, raw in self.output.items() if start <= at and at + len(raw) <= end]:
@@ -69,10 +69,11 @@ def life(path, fold, stored, steps, chance):
         if chance.random() < 0.1:
             stored.take(channel.fold.output.tail())
             stored.trim(*channel.fold.output.dropped)
-        if chance.random() < 0.2 and (state := channel.state()):
+        if chance.random() < 0.2:
+            state = channel.state()
             stored.checkpoint = json.loads(json.dumps(state))
             with path.open("r+b") as file:
-                file.write(bytes(state["raw"]))
+                file.write(bytes(state.get("raw", 0)))
     return channel
 
 
@@ -101,7 +102,7 @@ def test_however_often_its_reader_dies_what_is_kept_is_what_one_life_would_have_
     text, path = wrote(chance), tmp_path / "file"
 
     def fold(stored):
-        marks = [mark for _, mark in stored.marks if mark is not None]
+        marks = [mark for _, mark in stored.said if mark is not None]
         sent = {
             "events_mark": max(marks, default=-1),
             "stdout_shipped": stored.shipped,
@@ -125,5 +126,34 @@ def test_however_often_its_reader_dies_what_is_kept_is_what_one_life_would_have_
         summary = channel.fold.output.summary
         kept = b"".join(raw for start, end in summary["kept"] for _, raw in piece_by_piece(stored, start, end))
         assert hashlib.sha256(kept).hexdigest() == summary["sha256"]
-        ends.append((summary, kept, stored.marks if kind is StdoutFold else None))
+        ends.append((summary, kept, stored.said if kind is StdoutFold else None))
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("first", [60_000, 26_000])
+@pytest.mark.parametrize(
+    "changed", [{"output_head": 40_000}, {"output_head": 10_000}, {"output_tail": 100}, {"output_tail": 9_000}]
+)
+def test_caps_that_are_changed_while_it_runs_are_for_later_runs(tmp_path, monkeypatch, first, changed):
+    """With a place to go on from, and without one."""
+    monkeypatch.setattr(channels, "STRIDE", 30_000)
+    monkeypatch.setattr(Tail.read, "__defaults__", (700,))
+    text, path, stored = b"0123456789" * 8_000, tmp_path / "file", Stored()
+    for run, written in ((RUN, first), (replace(RUN, **changed), len(text))):
+        path.write_bytes(text[:written])
+        channel = Channel(Tail(path), Fold(replace(run, stderr_shipped=stored.shipped)))
+        if stored.checkpoint:
+            recall(channel, stored)
+        while channel.tail.unread:
+            stored.take(channel.step(1))
+            stored.take(channel.fold.output.tail())
+            stored.trim(*channel.fold.output.dropped)
+        stored.checkpoint = channel.state()
+        channel.tail.close()
+    assert channel.fold.output.summary == {
+        "bytes": 80_000, "sha256": hashlib.sha256(text[:20_000] + text[75_000:]).hexdigest(),
+        "kept": [[0, 20_000], [75_000, 80_000]], "dropped": 55_000,
+    }  # fmt: skip
+    assert b"".join(raw for _, raw in piece_by_piece(stored, 0, 80_000) if raw)[:20_000] == text[:20_000]
+    assert b"".join(raw for _, raw in piece_by_piece(stored, 75_000, 80_000)) == text[75_000:]
+    assert [event.data["output_head"] for event, _ in stored.said] == [20_000]

@@ -58,15 +58,17 @@ class Channel:
         place = self.resumable
         return place is not None and place.raw - self.freed >= WORTH
 
-    def state(self) -> Mapping[str, Any] | None:
-        """`resumable` and what belongs to it, as JSON."""
-        place = self.resumable
-        if place is None:
-            return None
-        return {"raw": place.raw, "output": place.output, **place.state}
+    def state(self) -> Mapping[str, Any]:
+        """The caps, and `resumable` and what belongs to it, as JSON."""
+        place, (head, tail) = self.resumable, self.fold.output.caps
+        caps = {"head": head, "tail": tail}
+        return {**caps, "raw": place.raw, "output": place.output, **place.state} if place is not None else caps
 
     def resume(self, state: Mapping[str, Any]) -> list[tuple[int, int]]:
         """Jump over the hole and go on. Answers which ranges of the output before it are to be recalled."""
+        self.fold.cap(state["head"], state["tail"])
+        if "raw" not in state:
+            return []
         place = Place(state["raw"], state["output"], state)
         self.tail.offset = place.raw
         self._places.append(place)

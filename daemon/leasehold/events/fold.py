@@ -41,7 +41,13 @@ class Fold:
         self._run = run
         self._mask = mask
         self.output = OutputStream(run, self.name, sent)
-        self._told = self.name == "stderr" and sent > self.output.limit  # its notice went before these bytes
+        self._sent = sent
+        self._told = self._was_told()
+
+    def cap(self, head: int, tail: int) -> None:
+        """Before the first byte: the caps that this run has begun with, whatever its agent has by now."""
+        self.output.cap(head, tail)
+        self._told = self._was_told()
 
     def feed(self, raw: bytes) -> list[Row]:
         """What these bytes add to what is to be stored."""
@@ -70,15 +76,19 @@ class Fold:
             notices = [self._notice(_raw_offset(pieces, self.output.limit - before) + 1)]
         return rows, [row for row in notices if row.mark is None or row.mark > self._run.events_mark]
 
+    def _was_told(self) -> bool:
+        """Of stderr its notice went before the first byte behind the limit; of stdout its mark says it."""
+        return self.name == "stderr" and self._sent > self.output.limit
+
     def _notice(self, mark: int) -> EventRow:
-        run = self._run
+        head, tail = self.output.caps
         message = (
-            f"{self.name} is longer than {self.output.limit} bytes: only its first {run.output_head} and"
-            f" its last {run.output_tail} bytes are kept"
+            f"{self.name} is longer than {self.output.limit} bytes: only its first {head} and"
+            f" its last {tail} bytes are kept"
         )
-        data = {"stream": self.name, "output_head": run.output_head, "output_tail": run.output_tail}
+        data = {"stream": self.name, "output_head": head, "output_tail": tail}
         event = Event("output_truncated", message, data, "warning")
-        return EventRow(run.key, mark if self.name == "stdout" else None, event)  # marks count stdout
+        return EventRow(self._run.key, mark if self.name == "stdout" else None, event)  # marks count stdout
 
 
 class StdoutFold(Fold):

@@ -35,6 +35,7 @@ class Recorder:
         self._channels = self._out, self._err
         self.tails = self._out.tail, self._err.tail
         self._sent = False
+        self._capped = run.checkpoint is not None
         self._resumed = run.checkpoint is None
         self._punching = True
         self._scrolled_at = 0.0
@@ -91,8 +92,10 @@ class Recorder:
             if not output.unsent and not last:
                 continue
             self._scrolled_at = now
-            await self._ship(output.tail())
             start, end = output.dropped
+            if end > start and not self._capped:  # what is dropped now could not be kept by another life's caps
+                await self._save()
+            await self._ship(output.tail())
             if end > start:
                 await self._ship([Trim(self._run.key, channel.fold.name, start, end)])
 
@@ -101,16 +104,17 @@ class Recorder:
         due = [channel for channel in self._channels if channel.due] if self._punching else []
         if not due:
             return
-        states: dict[str, Any] = {
-            channel.fold.name: state for channel in self._channels if (state := channel.state()) is not None
-        }
-        if not await self._shipper.save(self._run.key, states):
+        if not await self._save():
             self._punching = False
             return
         for channel in due:
             place = channel.resumable
             assert place is not None
             await self._punch(channel, place.raw)
+
+    async def _save(self) -> bool:
+        self._capped = True
+        return await self._shipper.save(self._run.key, {each.fold.name: each.state() for each in self._channels})
 
     async def _punch(self, channel: Channel, end: int) -> None:
         try:

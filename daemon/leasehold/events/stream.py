@@ -39,6 +39,15 @@ class OutputStream:
         fresh = max(start, self._sent)
         yield from self._rows(fresh, bytes(self._window[fresh - start :]))
 
+    @property
+    def caps(self) -> tuple[int, int]:
+        """Bytes of head and tail that are kept."""
+        return self._head, self._tail
+
+    def cap(self, head: int, tail: int) -> None:
+        """Before the first byte: the caps that this run has begun with."""
+        self._head, self._tail = head, tail
+
     def resume(self, offset: int) -> list[tuple[int, int]]:
         """Go on from `offset`. Answers which ranges before it are to be recalled, from what is stored of them."""
         self.offset = offset
