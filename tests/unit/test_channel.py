@@ -157,3 +157,23 @@ def test_caps_that_are_changed_while_it_runs_are_for_later_runs(tmp_path, monkey
     assert b"".join(raw for _, raw in piece_by_piece(stored, 0, 80_000) if raw)[:20_000] == text[:20_000]
     assert b"".join(raw for _, raw in piece_by_piece(stored, 75_000, 80_000)) == text[75_000:]
     assert [event.data["output_head"] for event, _ in stored.said] == [20_000]
+
+
+def test_the_notice_of_stderr_is_given_once_though_the_checkpoint_is_older_than_it(tmp_path, monkeypatch):
+    """It has no mark by which the database could know it again."""
+    monkeypatch.setattr(channels, "STRIDE", 1000)
+    monkeypatch.setattr(Tail.read, "__defaults__", (700,))
+    path, stored = tmp_path / "file", Stored()
+    path.write_bytes(b"x" * 40_000)
+    for until in (40_000, 60_000):
+        channel = Channel(Tail(path), Fold(replace(RUN, stderr_shipped=stored.shipped)))
+        if stored.checkpoint:
+            recall(channel, stored)
+        while channel.tail.unread and channel.tail.offset < until:
+            stored.take(channel.step(1))
+            stored.take(channel.fold.output.tail())
+            if channel.tail.offset < 10_000:
+                stored.checkpoint = channel.state()
+        channel.tail.close()
+    assert "raw" in stored.checkpoint
+    assert [event.kind for event, _ in stored.said] == ["output_truncated"]

@@ -64,7 +64,7 @@ class Fold:
 
     def resume(self, place: Place) -> list[tuple[int, int]]:
         """Be at `place`. Answers which ranges of the output before it are to be recalled."""
-        self._told = bool(place.state["told"])
+        self._told |= bool(place.state["told"])  # an earlier life may have told it behind this place
         return self.output.resume(place.output)
 
     def _keep(self, pieces: Sequence[tuple[int, bytes]]) -> tuple[list[OutputRow], list[EventRow]]:
