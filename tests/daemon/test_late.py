@@ -47,3 +47,26 @@ async def test_an_outcome_that_was_given_up_as_lost_arrives_with_result_and_outp
     output = json.loads(await sql.fetchval("select output from leasehold.runs where job_id = $1", job))
     assert output["stdout"]["sha256"] == hashlib.sha256(WORDS).hexdigest()
     assert await sql.fetchval("select count(*) from leasehold.runs") == 1
+
+
+async def test_a_late_outcome_knows_the_limit_of_output_too(host_at, sql, agent, insert, ends, eventually, tmp_path):
+    go = tmp_path / "go"
+    await agent("sayer", SAYS_NO % go, output_limit=100_000)
+    one, two = host_at("one"), host_at("two")
+    async with one.daemon(**SHORT) as daemon:
+        job = await insert("sayer")
+        await eventually(sql, "select count(*) from leasehold.output", expected=1)
+        pid = json.loads(await sql.fetchval("select identity from leasehold.runs"))["pid"]
+        daemon.kill()
+        await daemon.wait()
+    go.touch()
+    while alive(pid):
+        await asyncio.sleep(0.02)
+    async with two.daemon(**SHORT, queues="elsewhere"):
+        await eventually(sql, "select outcome from leasehold.runs", expected="lost", within=40)
+    async with one.daemon(**SHORT, queues="elsewhere"):
+        await ends(job, "failed", within=10)
+    assert (
+        await sql.fetchval("select late_outcome ->> 'reason' from leasehold.runs where job_id = $1", job)
+        == "output_limit"
+    )

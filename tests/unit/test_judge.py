@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from leasehold.agents.command import CommandAdapter
 from leasehold.models import Exit
-from leasehold.runs.judge import ENDED, SPAWN_REASONS, judge
+from leasehold.runs.judge import ENDED, SPAWN_REASONS, held_to, judge
 
 VOCABULARY = Path(__file__).parents[2] / "sql" / "functions" / "vocabulary.sql"
 
@@ -118,3 +118,17 @@ def test_what_an_agent_says_of_itself_is_made_storable():
 
 def test_what_the_keeper_says_is_made_storable():
     assert verdict(error={"kind": "not_found", "message": "no program \x00\ud800"}).message == "no program \ufffd?"
+
+
+@pytest.mark.parametrize(
+    ("why", "limit", "then"),
+    [
+        ("exit", 99, "output_limit"),
+        ("exit", 100, "exit"),
+        ("exit", None, "exit"),
+        ("cancelled", 99, "cancelled"),
+        ("lost", 99, "lost"),
+    ],
+)
+def test_who_left_by_itself_with_more_output_than_allowed_was_only_faster_than_our_look(why, limit, then):
+    assert held_to(limit, ended(why, exit_code=0, stdout_bytes=60, stderr_bytes=40)).why == then

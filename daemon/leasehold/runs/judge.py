@@ -1,5 +1,6 @@
 """From how a process tree ended to a verdict on its run. Pure; the retry policy of each reason is SQL's."""
 
+from dataclasses import replace
 from signal import Signals
 
 from leasehold.agents.base import Adapter
@@ -36,6 +37,13 @@ SPAWN_REASONS = {
 
 NO_ROOM = 1024 * 1024
 """Bytes free at the end of a run that are as good as none."""
+
+
+def held_to(limit: int | None, ending: Exit) -> Exit:
+    """The same ending, unless the agent left by itself with more output than its `output_limit`: faster than our look."""
+    if ending.why == "exit" and limit is not None and ending.stdout_bytes + ending.stderr_bytes > limit:
+        return replace(ending, why="output_limit")
+    return ending
 
 
 def judge(ending: Exit, adapter: Adapter) -> Verdict:

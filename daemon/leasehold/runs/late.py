@@ -18,7 +18,7 @@ from leasehold.events.lanes import Trim
 from leasehold.events.recorder import Recorder
 from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey, Stream, Verdict
 from leasehold.processes.keeper import Keeper, KeptRun
-from leasehold.runs.judge import judge
+from leasehold.runs.judge import held_to, judge
 from leasehold.runs.lease import Lease
 from leasehold.runs.settle import Settler
 
@@ -119,4 +119,4 @@ class LateSettler:
         whole = replace(run, events_mark=ALL_EVENTS)
         with Recorder(whole, adapter, outlet, self._keeper, self._runs / str(run.id)) as recorder:
             output = await recorder.end()
-        await self._settler.settle(run.key, ending, judge(ending, adapter), output)
+        await self._settler.settle(run.key, ending, judge(held_to(run.output_limit, ending), adapter), output)
