@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 from support.host import alive, read
@@ -109,6 +110,32 @@ def test_a_look_tells_who_is_there_and_what_they_used(keeper):
     until(lambda: caller.ask("look", run_id=2)["io_bytes"] > 10_000, "bytes moved")
     assert caller.ask("look", run_id=1)["io_bytes"] == before
     assert caller.ask("look", run_id=99)["error"] == "unknown_run"
+
+
+SHORT = "sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'"
+
+
+def test_a_silent_build_of_short_processes_is_seen_to_work_and_counted_once(keeper):
+    caller, began = keeper.call(), boottime()
+    caller.sh(1, f"while :; do {SHORT}; done")
+
+    def used():
+        return caller.ask("look", run_id=1)["cpu_seconds"]
+
+    until(lambda: used() > 1.5, "the CPU time of processes that are gone", within=10)
+    assert used() <= boottime() - began + 0.2, "one at a time, they cannot use more than the time that passed"
+
+
+def test_orphans_that_died_are_still_counted(keeper):
+    caller = keeper.call()
+    burn = "import time\nwhile time.process_time() < 1.5: pass"
+    caller.sh(1, f"(setsid {sys.executable} -I -S -c '{burn}' &); exec sleep 300")
+
+    def alone():
+        seen = caller.ask("look", run_id=1)
+        return [one["name"] for one in seen["processes"]] == ["sleep"] and seen["cpu_seconds"] > 0.1 and seen
+
+    assert 1.4 < until(alone, "the orphan's end")["cpu_seconds"] < 2.5
 
 
 def test_a_tree_too_large_to_tell_is_cut(keeper):

@@ -160,8 +160,8 @@ class Desk:
 
     def _look(self, request: Request) -> Answer:
         run = self._known(request)
-        cpu_seconds = run.group.cpu_seconds() if run.group is not None else None
-        return look(self.rounds.members().get(run.run_id, []), cpu_seconds)
+        cpu_seconds, reaped = run.group.cpu_seconds() if run.group is not None else None, run.reaped
+        return look(self.rounds.members().get(run.run_id, []), cpu_seconds, reaped)
 
     def _punch(self, request: Request) -> Answer:
         run, name = self._known(request), protocol.text(request, "stream")

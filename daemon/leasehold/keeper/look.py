@@ -10,10 +10,12 @@ TREE_LIMIT = 16 * 1024
 """Bytes of a tree as text; what is longer is cut, and says so."""
 
 
-def look(members: Sequence[Process], cpu_seconds: float | None) -> dict[str, object]:
-    """The living tree: who, and what it has used. `cpu_seconds` counts the dead too, where a group knows it."""
+def look(members: Sequence[Process], cpu_seconds: float | None, reaped: float = 0.0) -> dict[str, object]:
+    """The living tree: who, and what it has used, the dead included: as its group says, else as its members and we know."""
+    if cpu_seconds is None:
+        cpu_seconds = sum(one.ticks + one.waited for one in members) / TICKS + reaped
     return {
-        "cpu_seconds": round(sum(one.ticks for one in members) / TICKS if cpu_seconds is None else cpu_seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
         "io_bytes": sum(_moved(one.pid) for one in members),
         "processes": [
             {"pid": one.pid, "ppid": one.ppid, "name": one.name, "state": one.state, "threads": one.threads}

@@ -13,7 +13,7 @@ GONE = frozenset("ZXx")
 class Process:
     """One process, as it was when it was looked at; `start` (clock ticks since boot) tells it from a later pid."""
 
-    __slots__ = ("name", "pgrp", "pid", "ppid", "session", "start", "state", "threads", "ticks")
+    __slots__ = ("name", "pgrp", "pid", "ppid", "session", "start", "state", "threads", "ticks", "waited")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         head, _, tail = stat.rpartition(b")")
@@ -22,7 +22,8 @@ class Process:
         self.name = head.partition(b"(")[2].decode("utf-8", "replace")
         self.state = fields[0].decode("ascii")
         self.ppid, self.pgrp, self.session = int(fields[1]), int(fields[2]), int(fields[3])
-        self.ticks = int(fields[11]) + int(fields[12])
+        self.ticks = int(fields[11]) + int(fields[12])  # CPU of its own,
+        self.waited = int(fields[13]) + int(fields[14])  # and of the dead below it, as far as somebody waited for them
         self.threads, self.start = int(fields[17]), int(fields[19])
 
     @property

@@ -138,8 +138,11 @@ class Rounds:
         return False
 
     def _reap(self, pid: int) -> None:
+        run = self._house.runs.get(self._families.owner(pid) or NOBODYS)
         with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            usage = os.wait4(pid, os.WNOHANG)[2]
+            if run is not None:
+                run.reaped += usage.ru_utime + usage.ru_stime
         self._house.helpers.pop(pid, None)
 
     def adopt(self, run_id: int, processes: list[Process]) -> None:

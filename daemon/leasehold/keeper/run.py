@@ -37,6 +37,7 @@ class Run:
         self.status: int | None = None
         self.unseen = False  # the leader is gone, and nobody can say how it ended
         self.usage: dict[str, object] = {}
+        self.reaped = 0.0  # seconds of CPU of its orphans that died, and of the dead below them
         self.kill = Kill(run_id)
         self.began = (time.time(), boottime())
         self._ladder: Ladder | None = None

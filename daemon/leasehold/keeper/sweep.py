@@ -31,6 +31,7 @@ class Families:
         self._me = me
         self._orphans = orphans
         self._known: dict[Identity, int] = {}
+        self._pids: set[int] = set()
         self._foreign: set[Identity] = set()
         self._candidates: dict[Identity, frozenset[int]] = {}
 
@@ -49,7 +50,7 @@ class Families:
         known |= self._strays(live, known, everything)
         inherit(known, everything)
         self._foreign = {(one.pid, one.start) for one in everything.values()} - known.keys()
-        self._known = known
+        self._known, self._pids = known, {pid for pid, _start in known}
         members: Members = {}
         for (pid, _start), run_id in known.items():
             members.setdefault(run_id, []).append(everything[pid])
@@ -58,6 +59,11 @@ class Families:
     def adopt(self, run_id: int, processes: Iterable[Process]) -> None:
         """These are of that run, whoever their parents are."""
         self._known |= {(one.pid, one.start): run_id for one in processes}
+
+    def owner(self, pid: int) -> int | None:
+        """The run of one that was seen before, dead or alive; unseen ones are many, so no file is read for them."""
+        one = procfs.process(pid) if pid in self._pids else None
+        return None if one is None else self._known.get((one.pid, one.start))
 
     def of(self, run: Run) -> list[Process]:
         """Orphans that are surely this run's, found without a look at every process: for those who run away fast."""
