@@ -4,11 +4,16 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
+from types import SimpleNamespace
 
 import anyio
 import pytest
-from leasehold.errors import KeeperRefused
+from leasehold.cli.doctor import _keeper as keeper_check
+from leasehold.errors import KeeperMismatch, KeeperRefused
+from leasehold.keeper import protocol
 from leasehold.models import boottime
+from leasehold.processes import link
 from leasehold.processes.keeper import Spawn
 from leasehold.processes.link import open_keeper
 from support.host import alive
@@ -90,3 +95,44 @@ async def test_an_unkillable_tree_is_heard_of_by_push_and_by_a_later_daemon(tmp_
                 assert (await client.exited(1)).exit_code == 0
     finally:
         process.close()
+
+
+OLD = """
+import sys
+from leasehold.keeper import desk
+desk.PROTOCOL = 1
+sys.argv = sys.argv[6:]
+from leasehold.keeper.__main__ import main
+sys.exit(main())
+"""
+"""A keeper of an earlier release."""
+
+
+@pytest.fixture
+def old_keeper(tmp_path):
+    process = KeeperProcess(tmp_path / "state", "subreaper", prefix=(sys.executable, "-c", OLD))
+    process.start()
+    yield process
+    process.close()
+
+
+def test_daemon_and_keeper_of_one_release_speak_one_protocol():
+    assert link.PROTOCOL == protocol.PROTOCOL == 2
+
+
+async def test_a_keeper_of_an_earlier_release_is_refused_in_plain_words(old_keeper):
+    with pytest.raises(ExceptionGroup) as caught:
+        async with linked(old_keeper):
+            pass
+    matched, _ = caught.value.split(KeeperMismatch)
+    (error,) = matched.exceptions
+    assert str(error).startswith("this keeper speaks protocol 1, not 2: restart the keeper")
+
+
+async def test_doctor_says_that_the_keeper_is_of_an_earlier_release(old_keeper, plain_keeper):
+    (_, well, detail), _ = await keeper_check(SimpleNamespace(socket=old_keeper.socket))
+    assert not well and "speaks protocol 1, this program needs 2: restart the keeper" in detail
+    old_keeper.kill()
+    plain_keeper.start()
+    (_, well, detail), _ = await keeper_check(SimpleNamespace(socket=plain_keeper.socket))
+    assert well and "containment subreaper" in detail

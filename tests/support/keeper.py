@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from leasehold.keeper.protocol import PROTOCOL
 from leasehold.processes.launch import keeper_command
 from support.host import alive, environ, pids
 
@@ -59,7 +60,7 @@ class Caller:
                 return message
 
     def hello(self, **words):
-        return self.ask("hello", protocol=1, instance="test", daemon=id(self), **words)
+        return self.ask("hello", protocol=PROTOCOL, instance="test", daemon=id(self), **words)
 
     def spawn(self, run_id, *argv, deadline=60.0, grace=0.5, **words):
         spec = {"token": f"token-{run_id}", "env": {}, "cwd": None, "stdin": None, "limits": {}, **words}

@@ -14,7 +14,7 @@ from leasehold.db.client import open_client
 from leasehold.db.schema import require_schema
 from leasehold.errors import LeaseholdError
 from leasehold.processes.launch import try_keeper
-from leasehold.processes.link import ask_keeper
+from leasehold.processes.link import ask_keeper, wrong_protocol
 from leasehold.settings import Settings, load_settings
 
 Check = tuple[str, bool, str]
@@ -91,7 +91,9 @@ async def _keeper(settings: Settings) -> tuple[Check, Reach]:
         if settings.under_systemd:
             return ("keeper", False, f"none is running: `systemctl status leasehold-keeper` ({error})"), {}
         return await _keeper_to_be(settings)
-    return ("keeper", True, f"version {said['version']}, {_rung(said['containment'])}"), said["containment"]
+    wrong = wrong_protocol(said)
+    detail = f"version {said['version']}, {wrong or _rung(said['containment'])}"
+    return ("keeper", wrong is None, detail), said["containment"]
 
 
 async def _keeper_to_be(settings: Settings) -> tuple[Check, Reach]:

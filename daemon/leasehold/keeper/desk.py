@@ -78,6 +78,7 @@ class Desk:
             "boot_id": boot_id(),
             "boottime": boottime(),
             "version": self._version,
+            "protocol": PROTOCOL,
             "pid": os.getpid(),
             "runs": len(self.house.live),
             "containment": containment(self.house.groups),

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterator
 from signal import Signals
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""One more with every operation that a daemon cannot do without: 2 has hold, release, look, punch and limits."""
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of one request; a longer one ends the connection."""
 

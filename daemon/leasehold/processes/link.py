@@ -3,7 +3,7 @@
 If another daemon takes the keeper over, this daemon ends.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from leasehold.processes.wire import Wire, dial
 
 log = structlog.get_logger()
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""The keeper's, of our own release; a keeper of another one is refused."""
+RESTART = "restart the keeper with this release, which ends the agents that it owns"
 CLOCKS_APART = 5.0
 """Seconds by which two readings of CLOCK_BOOTTIME in one host may differ; more is another world (rule 26)."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -140,7 +142,7 @@ class Link:
                 )
             except KeeperRefused as error:
                 self._superseded = error.code == "superseded"
-                raise (KeeperAway(str(error)) if self._superseded else KeeperMismatch(str(error))) from error
+                raise (KeeperAway(str(error)) if self._superseded else _mismatch(error)) from error
             _same_world(said, sent)
             if self._keeper is None:
                 self._keeper = Keeper(said["keeper_id"])
@@ -165,6 +167,18 @@ class Link:
             self._keeper.hear_exit(parse_exit(push["exit"], push["run_id"]))
         elif push.get("event") == "unkillable" and self._keeper is not None:
             self._keeper.hear_unkillable(push["run_id"], push["processes"])
+
+
+def wrong_protocol(said: Mapping[str, Any]) -> str | None:
+    """What is wrong with a keeper that says this `about` itself; None: we understand each other."""
+    theirs = said.get("protocol", 1)  # the first one did not say
+    if theirs == PROTOCOL:
+        return None
+    return f"it speaks protocol {theirs}, this program needs {PROTOCOL}: {RESTART}"
+
+
+def _mismatch(error: KeeperRefused) -> KeeperMismatch:
+    return KeeperMismatch(f"{error}: {RESTART}" if error.code == "protocol" else str(error))
 
 
 def _same_world(said: dict[str, Any], sent: float) -> None:
