@@ -162,6 +162,27 @@ async def test_caps_raised_in_the_middle_of_a_run_falsify_nothing_of_it(
     is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
 
 
+async def test_the_late_outcome_of_a_run_whose_file_has_a_hole_has_the_right_head_and_tail(
+    host_at, sql, flooder, insert, ends, eventually, stored
+):
+    total, short = 50 * MIB + 5, {"lease": "4s", "renewal": "0.8s", "margin": "1.5s", "grace": "0.5s"}
+    await flooder(total, "1", "0.001")
+    one, two = host_at("one"), host_at("two")
+    async with one.daemon(**short) as daemon:
+        job = await insert("flooder")
+        await eventually(
+            sql, "select (checkpoint -> 'stdout' ->> 'raw')::bigint > 0 from leasehold.runs", expected=True
+        )
+        daemon.kill()
+        await daemon.wait()
+    async with two.daemon(**short, queues="elsewhere"):
+        await eventually(sql, "select outcome from leasehold.runs", expected="lost", within=40)
+    async with one.daemon(**short, queues="elsewhere"):
+        await ends(job, "succeeded")
+    assert await sql.fetchval("select late_outcome ->> 'outcome' from leasehold.runs") == "succeeded"
+    is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
+
+
 @pytest.mark.parametrize(("first", "caps"), [(0, {}), (2 * MIB + 99, {"output_head": 2 * MIB, "output_tail": MIB})])
 async def test_an_agent_of_events_only_costs_little_disk_and_sigkill_repeats_none_of_them(
     host, sql, agent, insert, eventually, stored, first, caps
