@@ -66,7 +66,7 @@ def has_been_killed(pid):
 
 def test_its_run_is_unkillable_until_it_comes_back(keeper, freezer):
     caller = keeper.call()
-    pid = caller.sh(1, "sleep 300")["pid"]
+    pid = caller.sh(1, "exec sleep 300")["pid"]
     freeze(freezer, pid)
     caller.ask("stop", run_id=1, why="cancelled", signals=[])
     left = caller.pushed("unkillable", 1)["processes"]
@@ -93,7 +93,7 @@ def test_a_leader_that_ended_well_is_no_success_while_a_child_is_stuck(keeper, f
 
 
 def test_the_next_keeper_answers_no_hello_while_it_still_hopes_to_kill_it(keeper, freezer):
-    pid = keeper.call().sh(1, "sleep 300")["pid"]
+    pid = keeper.call().sh(1, "exec sleep 300")["pid"]
     freeze(freezer, pid)
     keeper.kill()
     keeper.start("--unkillable-after", "60", wait=False)
@@ -105,7 +105,7 @@ def test_the_next_keeper_answers_no_hello_while_it_still_hopes_to_kill_it(keeper
 
 
 def test_the_next_keeper_takes_over_what_stays_stuck(keeper, freezer):
-    pid = keeper.call().sh(1, "sleep 300")["pid"]
+    pid = keeper.call().sh(1, "exec sleep 300")["pid"]
     freeze(freezer, pid)
     keeper.kill()
     keeper.start("--unkillable-after", "0.5")
