@@ -1,6 +1,5 @@
 """The life of one run, from claim to settlement, top to bottom. If it fails, one run fails."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from leasehold.models import Exit, Run, boottime
 from leasehold.processes.keeper import Keeper, KeptRun, Spawn
 from leasehold.runs.clocks import Clocks
 from leasehold.runs.ending import Ender
-from leasehold.runs.judge import judge
+from leasehold.runs.judge import held_to, judge
 from leasehold.runs.late import LateSettler
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Held, Roster
@@ -84,11 +83,9 @@ class Supervisor:
         ):
             ending = await self._live(run, held, kept, adapter, recorder, watched)
             output = await recorder.end()
-            if watched.over_limit and ending.why == "exit":  # it was faster than our look
-                ending = replace(ending, why="output_limit")
             lost = held.why == "lost" or run.id in self._shipper.refused
         log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
-        verdict = judge(ending, adapter)
+        verdict = judge(held_to(run.output_limit, ending), adapter)
         if lost:  # the database may have given it up, and stopped listening before everything was said
             await self.late.settle(run.key, ending, verdict, output)
         else:
