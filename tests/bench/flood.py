@@ -16,6 +16,8 @@ from support.flood import on_disk, rss
 from support.host import Host
 
 MIB = 1024 * 1024
+PATIENCE = 600
+"""Seconds for all floods together."""
 
 
 def cpu(pid):
@@ -70,13 +72,13 @@ async def run(sql, host, total, at_once):
                 await latency(sql_two, beside)
 
         sql_two = await asyncpg.connect(host.dsn)
-        task = asyncio.create_task(others())
-        while await sql.fetchval(left):
-            memory, disk = max(memory, rss(daemon.pid)), max(disk, on_disk(host.directory / "runs"))
-            await asyncio.sleep(0.01)
-        seconds, used = time.monotonic() - began, cpu(daemon.pid) - used
-        await asyncio.sleep(0.2)
-        task.cancel()
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            task = group.create_task(others())
+            while await sql.fetchval(left):
+                memory, disk = max(memory, rss(daemon.pid)), max(disk, on_disk(host.directory / "runs"))
+                await asyncio.sleep(0.01)
+            seconds, used = time.monotonic() - began, cpu(daemon.pid) - used
+            task.cancel()
         print(
             f"flood                {at_once} x {total / 1e9:.2f} GB in {seconds:.1f} s: {at_once * total / seconds / 1e6:.0f} MB/s"
         )
