@@ -56,8 +56,8 @@ async def test_a_claim_and_a_renewal_that_arrive_after_their_worker_was_reaped_a
         job = await insert("true", queue="quiet")
         await claim.met()
         await renewal.met()
-        refusals = [stage.base.hold(call, on="answer") for call in ("claim", "renew")]
         daemon.send_signal(signal.SIGSTOP)
+        refusals = [stage.base.hold(call, on="answer") for call in ("claim", "renew")]
         worker = await sql.fetchval("select id from leasehold.workers")
         async with other.daemon(**PATIENT, queues="nothing"):
             await eventually(sql, "select state from leasehold.workers where id = $1", worker, expected="lost")
