@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from leasehold.errors import KeeperAway
-from leasehold.events.brake import HOLD_ABOVE, Brake
+from leasehold.events.brake import CLOSELY, HOLD_ABOVE, Brake
 
 RUN = SimpleNamespace(id=7, job_id=1, output_limit=None)
 
@@ -66,3 +66,15 @@ async def test_who_was_held_by_an_earlier_life_is_released(keeper, tail):
     with brake.watching(RUN, [tail], held=True):
         await brake.look()
     assert keeper.asked == [("release", 7)]
+
+
+async def test_who_was_just_let_go_is_watched_closely_and_a_calm_run_is_not(keeper, tail):
+    brake = Brake(keeper)
+    with brake.watching(RUN, [tail], held=False) as watched:
+        assert not await brake.look()
+        tail.size = HOLD_ABOVE + 1
+        assert await brake.look()
+        tail.offset = tail.size
+        assert [await brake.look() for _ in range(5)] == [True] * 5
+        assert not watched.held
+        assert not [await brake.look() for _ in range(CLOSELY)][-1]

@@ -19,10 +19,12 @@ HOLD_ABOVE = 16 * 1024 * 1024
 """Unread bytes from which on an agent is held: it waits as a writer to a full pipe would."""
 RELEASE_BELOW = 4 * 1024 * 1024
 """Unread bytes from which on it may write again."""
-LOOK, LOOK_CLOSELY = 0.05, 0.005
+LOOK, LOOK_CLOSELY = 0.025, 0.005
 """Seconds between two looks at the files, and while one of them grows fast."""
 FAST = 1024 * 1024
-"""Bytes between two looks that are fast. At 1 GB/s a file grows by 50 MB until that is seen, and then by 5 MB a look."""
+"""Bytes between two looks that are fast."""
+CLOSELY = 20
+"""Looks that follow closely once somebody was fast or held: who is let go writes at once, with several GB in a second."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +36,7 @@ class Watched:
     held: bool
     times: int = 0
     size: int = 0
+    closely: int = 0
     over: Event = field(default_factory=Event)
 
     @property
@@ -41,10 +44,11 @@ class Watched:
         """Bytes that wait to be read."""
         return sum(tail.size - tail.offset for tail in self.tails)
 
-    def grew(self) -> int:
-        """Bytes written since this was asked last."""
+    def suspicious(self) -> bool:
+        """Is it, or was it a moment ago, fast or held?"""
         before, self.size = self.size, sum(tail.size for tail in self.tails)
-        return self.size - before
+        self.closely = CLOSELY if self.held or self.size - before > FAST else max(0, self.closely - 1)
+        return self.closely > 0
 
     @property
     def over_limit(self) -> bool:
@@ -81,14 +85,14 @@ class Brake:
             await sleep(LOOK_CLOSELY if await self.look() else LOOK)
 
     async def look(self) -> bool:
-        """Look at everybody once, and decide; does one of them write fast?"""
-        fast = False
+        """Look at everybody once, and decide; is one of them to be looked at closely?"""
+        closely = False
         for watched in list(self._watched):
             if watched.over_limit:
                 watched.over.set()
-            fast = watched.grew() > FAST or fast
+            closely = watched.suspicious() or closely
             await self._decide(watched)
-        return fast
+        return closely
 
     async def _decide(self, watched: Watched) -> None:
         unread, run_id = watched.unread, watched.run.id
