@@ -2,7 +2,9 @@
 create or replace function leasehold.enqueue(
   agent text, prompt text, tenant text default null, project text default null, queue text default null, kind text default null,
   title text default null, payload jsonb default null, priority int default null, run_at timestamptz default null,
-  concurrency_key text default null, idempotency_key text default null, max_attempts int default null, labels jsonb default null)
+  concurrency_key text default null, idempotency_key text default null, max_attempts int default null, labels jsonb default null,
+  conflict_policy text default null, context jsonb default null, repository text default null, session_key text default null,
+  thread text default null, budget_usd numeric default null)
 returns table (job_id bigint, disposition text)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
@@ -15,9 +17,11 @@ declare
 begin
   for turn in 1..3 loop
     insert into jobs as j (tenant, project, queue, agent, kind, title, prompt, payload, priority, run_at,
-                           concurrency_key, idempotency_key, max_attempts, labels)
+                           concurrency_key, idempotency_key, max_attempts, labels,
+                           conflict_policy, context, repository, session_key, thread, budget_usd)
     values (owner, enqueue.project, enqueue.queue, enqueue.agent, enqueue.kind, enqueue.title, enqueue.prompt, enqueue.payload,
-            enqueue.priority, enqueue.run_at, enqueue.concurrency_key, enqueue.idempotency_key, enqueue.max_attempts, enqueue.labels)
+            enqueue.priority, enqueue.run_at, enqueue.concurrency_key, enqueue.idempotency_key, enqueue.max_attempts, enqueue.labels,
+            enqueue.conflict_policy, enqueue.context, enqueue.repository, enqueue.session_key, enqueue.thread, enqueue.budget_usd)
         on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning j.id, j.status into born;
     if found then
@@ -30,7 +34,8 @@ begin
        and j.idempotency_key = enqueue.idempotency_key;
     if found and known.hash = request_hash(
         enqueue.agent, enqueue.project, enqueue.queue, enqueue.kind, enqueue.title, enqueue.prompt, enqueue.payload, enqueue.priority,
-        enqueue.run_at, enqueue.concurrency_key, enqueue.max_attempts, null, enqueue.labels) then
+        enqueue.run_at, enqueue.concurrency_key, enqueue.max_attempts, null, enqueue.labels,
+        enqueue.conflict_policy, enqueue.context, enqueue.repository, enqueue.session_key, enqueue.thread, enqueue.budget_usd) then
       return query select known.id, 'existing'::text;
       return;
     elsif found then

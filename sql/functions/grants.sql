@@ -29,7 +29,8 @@ begin
        and a.attname <> 'id');
 end $$;
 grant execute on function
-  leasehold.enqueue(text, text, text, text, text, text, text, jsonb, int, timestamptz, text, text, int, jsonb),
+  leasehold.enqueue(text, text, text, text, text, text, text, jsonb, int, timestamptz, text, text, int, jsonb,
+                    text, jsonb, text, text, text, numeric),
   leasehold.cancel(bigint, text),
   leasehold.retry(bigint)
   to leasehold_producer, leasehold_admin;

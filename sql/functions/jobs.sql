@@ -13,9 +13,11 @@ as $$
 $$;
 
 -- The whole request in one number. Leaving a value out is the same as giving its default; times are compared as instants.
+-- What came in later releases goes to the end, and only if it is given: the request of yesterday still has its number.
 create or replace function leasehold.request_hash(
   agent text, project text, queue text, kind text, title text, prompt text, payload jsonb, priority int, run_at timestamptz,
-  concurrency_key text, max_attempts int, max_losses int, labels jsonb) returns bytea
+  concurrency_key text, max_attempts int, max_losses int, labels jsonb, conflict_policy text, context jsonb, repository text,
+  session_key text, thread text, budget_usd numeric) returns bytea
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -33,7 +35,14 @@ as $$
     concurrency_key,
     coalesce(max_attempts, 1),
     coalesce(max_losses, 3),
-    coalesce(labels, '{}'))::text, 'UTF8'))
+    coalesce(labels, '{}'))::text
+    || coalesce(nullif(jsonb_strip_nulls(jsonb_build_object(
+      'conflict_policy', nullif(lower(btrim(conflict_policy)), 'defer'),
+      'context', nullif(context, '{}'),
+      'repository', nullif(btrim(repository), ''),
+      'session_key', nullif(btrim(session_key), ''),
+      'thread', nullif(btrim(thread), ''),
+      'budget_usd', trim_scale(budget_usd))), '{}')::text, ''), 'UTF8'))
 $$;
 
 create or replace function leasehold.jobs_before_statement() returns trigger
@@ -60,7 +69,7 @@ declare
   untouched jsonb := '{"status": "queued", "due": true, "lane": 0, "attempts": 0, "interruptions": 0, "losses": 0, "reason": null,
     "message": null, "result": null, "cancel_requested_at": null, "cancel_requested_by": null, "cancel_requested_reason": null,
     "request_hash": null, "created_at": null, "updated_at": null, "started_at": null, "finished_at": null,
-    "waits_until": null}';
+    "waits_until": null, "coalesced": 0, "schedule_id": null}';
 begin
   raise exception 'a new job cannot set %: only functions write that', (
       select string_agg(column_.key, ', ' order by column_.key)
@@ -86,6 +95,11 @@ begin
   new.title := nullif(btrim(new.title), '');
   new.payload := coalesce(new.payload, '{}');
   new.labels := coalesce(new.labels, '{}');
+  new.context := coalesce(new.context, '{}');
+  new.conflict_policy := coalesce(nullif(lower(btrim(new.conflict_policy)), ''), 'defer');
+  new.repository := nullif(btrim(new.repository), '');
+  new.session_key := nullif(btrim(new.session_key), '');
+  new.thread := nullif(btrim(new.thread), '');
   new.priority := coalesce(new.priority, 0);
   new.max_attempts := coalesce(new.max_attempts, 1);
   new.max_losses := coalesce(new.max_losses, 3);
@@ -99,11 +113,8 @@ begin
   elsif new.prompt is null or btrim(new.prompt, e' \t\r\n') = '' then
     raise exception 'a job needs a prompt'
       using errcode = 'LH003', column = 'prompt', hint = 'INSERT INTO leasehold.jobs (agent, prompt) VALUES (''name'', ''what to do'');';
-  elsif jsonb_typeof(new.payload) <> 'object' or jsonb_typeof(new.labels) <> 'object' then
-    raise exception '% must be a JSON object, not a JSON %',
-                    case when jsonb_typeof(new.payload) <> 'object' then 'payload' else 'labels' end,
-                    case when jsonb_typeof(new.payload) <> 'object' then jsonb_typeof(new.payload) else jsonb_typeof(new.labels) end
-      using errcode = 'LH005', hint = 'Leave it out for none; wrap anything else: {"value": ...}.';
+  elsif 'object' <> any (array[jsonb_typeof(new.payload), jsonb_typeof(new.labels), jsonb_typeof(new.context)]) then
+    perform refuse_not_object(new);
   elsif new.priority not between 0 and 1000 then
     raise exception 'priority % is outside 0..1000', new.priority
       using errcode = 'LH006', column = 'priority', hint = 'Higher runs first within a queue, tenant and agent; 0 is the default.';
@@ -119,9 +130,17 @@ begin
   elsif btrim(new.concurrency_key) = '' or btrim(new.idempotency_key) = '' then
     raise exception '% is blank', case when btrim(new.concurrency_key) = '' then 'concurrency_key' else 'idempotency_key' end
       using errcode = 'LH007', hint = 'Leave it out (NULL) for none: jobs that share a blank key would block or swallow each other.';
+  elsif new.conflict_policy not in ('defer', 'coalesce', 'reject', 'return_existing', 'allow') then
+    raise exception 'there is no conflict_policy "%"', new.conflict_policy
+      using errcode = 'LH007', column = 'conflict_policy', hint = 'Use defer (the default), coalesce, reject, return_existing or allow.';
+  elsif new.budget_usd <= 0 or new.budget_usd >= 1e12 then                -- NaN is above all numbers
+    raise exception 'budget_usd % is not an amount of money above 0', new.budget_usd
+      using errcode = 'LH006', column = 'budget_usd', hint = 'Leave it out (NULL) for the budget_usd of its agent.';
   end if;
   if octet_length(new.prompt) > 1048576 or pg_column_size(new.payload) > 1048576 or pg_column_size(new.labels) > 16384
      or octet_length(new.title) > 1000 or octet_length(new.concurrency_key) > 500 or octet_length(new.idempotency_key) > 500
+     or pg_column_size(new.context) > 1048576
+     or greatest(octet_length(new.repository), octet_length(new.session_key), octet_length(new.thread)) > 500
      or greatest(octet_length(new.tenant), octet_length(new.project), octet_length(new.queue), octet_length(new.kind)) > 200 then
     perform refuse_too_long(new);
   end if;
@@ -136,7 +155,8 @@ begin
   if new.idempotency_key is not null then
     new.request_hash := request_hash(
       new.agent, new.project, new.queue, new.kind, new.title, new.prompt, new.payload, new.priority, new.run_at,
-      new.concurrency_key, new.max_attempts, new.max_losses, new.labels);
+      new.concurrency_key, new.max_attempts, new.max_losses, new.labels, new.conflict_policy, new.context, new.repository,
+      new.session_key, new.thread, new.budget_usd);
   end if;
   new.run_at := coalesce(new.run_at, now_);
   new.due := new.run_at <= now_;
@@ -148,6 +168,22 @@ begin
     new.status := 'deferred';
   end if;
   return new;
+end $$;
+
+-- Says which column it was.
+create or replace function leasehold.refuse_not_object(job leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  odd record;
+begin
+  select one.name, jsonb_typeof(one.value) as type into odd
+    from (values ('payload', job.payload), ('labels', job.labels), ('context', job.context)) one (name, value)
+   where jsonb_typeof(one.value) <> 'object'
+   limit 1;
+  raise exception '% must be a JSON object, not a JSON %', odd.name, odd.type
+    using errcode = 'LH005', hint = 'Leave it out for none; wrap anything else: {"value": ...}.';
 end $$;
 
 -- Says which column it was; the limits stand in the one condition above, too.
@@ -163,6 +199,10 @@ begin
       ('prompt', octet_length(job.prompt), 1048576),
       ('payload', pg_column_size(job.payload), 1048576),
       ('labels', pg_column_size(job.labels), 16384),
+      ('context', pg_column_size(job.context), 1048576),
+      ('repository', octet_length(job.repository), 500),
+      ('session_key', octet_length(job.session_key), 500),
+      ('thread', octet_length(job.thread), 500),
       ('title', octet_length(job.title), 1000),
       ('concurrency_key', octet_length(job.concurrency_key), 500),
       ('idempotency_key', octet_length(job.idempotency_key), 500),
@@ -175,7 +215,7 @@ begin
   if found then
     raise exception '% has % bytes, the limit is %', long.name, long.size, long.allowed
       using errcode = 'LH004', column = long.name,
-            hint = case when long.name in ('prompt', 'payload')
+            hint = case when long.name in ('prompt', 'payload', 'context')
               then 'Put long input into a file that the agent can read, and its path into the prompt.'
               else 'Shorten it; details belong into the prompt or the payload.' end;
   end if;

@@ -28,7 +28,9 @@ create or replace trigger b_protected
         or new.updated_at is not null
         or new.started_at is not null
         or new.finished_at is not null
-        or new.waits_until is not null)
+        or new.waits_until is not null
+        or new.coalesced is distinct from 0
+        or new.schedule_id is not null)
   execute function leasehold.jobs_refuse_protected();
 
 create or replace trigger c_normalise
