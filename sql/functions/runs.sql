@@ -95,6 +95,10 @@ begin
     raise exception 'run % belongs to worker %', run, known.worker_id
       using errcode = 'LH011', hint = 'It was adopted: stop nothing, write nothing, let that worker go on with it.';
   end if;
+  if known.ended_at is null then
+    raise exception 'run % has not ended', run
+      using errcode = 'LH016', hint = 'Only what had been given up as lost is reported late: use append_output() and finish_run().';
+  end if;
   raise exception 'run % has ended as %', run, known.outcome
     using errcode = 'LH010', detail = format('outcome=%s reason=%s', known.outcome, known.reason),
           hint = 'The first verdict stands: stop its process and write nothing more for it.';

@@ -1,6 +1,7 @@
 """A keeper that the host refuses something: no descriptors left, an error in one run's round. No agent pays for it."""
 
 import resource
+import socket
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,3 +135,20 @@ def test_a_leader_whose_end_nobody_saw_is_no_success(kept):
     caller.sh(2, "sleep 300")
     caller.ask("stop", run_id=2, why="cancelled", signals=[["TERM", 5.0]])
     assert caller.ended(2)["why"] == "cancelled" and caller.run(2)["exit"]["signal"] is None
+
+
+def test_a_keeper_without_a_descriptor_for_a_client_lets_it_wait_and_does_not_spin(keeper):
+    caller = keeper.call()
+    caller.sh(1, "sleep 300", deadline=2.0, grace=0.2)
+    have = descriptors(keeper)
+    free = next(number for number in range(len(have) + 1) if number not in have)
+    with descriptors_limited(keeper, free):
+        waiting = socket.socket(socket.AF_UNIX)
+        waiting.connect(str(keeper.directory / "keeper.sock"))
+        assert caller.ended(1)["why"] == "deadline"
+        said = (keeper.directory / "log").read_bytes().count(b"out_of_descriptors")
+        assert 1 <= said < 6, "once a second, not once a turn"
+    waiting.settimeout(20)
+    waiting.sendall(b'{"id": 1, "op": "about"}\n')
+    assert waiting.recv(4096), "it is let in when there is room again"
+    waiting.close()

@@ -81,3 +81,10 @@ async def test_a_run_that_was_not_lost_takes_nothing_late(late, worker, job, ref
     assert await late.read(run) == []
     async with refused("LH010", "has ended as succeeded"):
         await late.append(run, (0, b"x"))
+
+
+async def test_a_run_that_lives_takes_nothing_late_and_is_not_said_to_have_ended(late, worker, job, refused):
+    await job()
+    run = await worker.claim_one()
+    async with refused("LH016", "has not ended"):
+        await late.append(run, (0, b"x"))

@@ -25,6 +25,7 @@ from leasehold.cli.console import out, short, table
 from leasehold.db.client import Client, open_client
 from leasehold.db.embedded import open_postgres
 from leasehold.db.schema import bring_up_to_date
+from leasehold.runs.lock import only_one
 from leasehold.stack import open_daemon_process, open_keeper_process, until_ready
 
 OURS = (
@@ -80,8 +81,17 @@ EXPECTED = {"reporter": "succeeded", "flaky": "succeeded", "stubborn": "cancelle
 
 
 async def run_demo(state_dir: Path, checkout: Path) -> int:
-    """Exit code 0 when every job ended as it should."""
-    _clear(state_dir)
+    """Exit code 0 when every job ended as it should. Raises InstanceTaken: another demo is at work in this directory."""
+    with only_one(
+        state_dir / "demo.lock",
+        f"another demo runs in {state_dir}",
+        "Let it end, or give this one another --state-dir.",
+    ):
+        _clear(state_dir)
+        return await _run(state_dir, checkout)
+
+
+async def _run(state_dir: Path, checkout: Path) -> int:
     with out.status("starting PostgreSQL") as status:
         async with open_postgres(state_dir / "postgres", durable=False) as dsn:
             status.update("creating the schema")

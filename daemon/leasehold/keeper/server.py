@@ -18,6 +18,8 @@ from leasehold.keeper.run import Run
 SEND_LIMIT = 64 * 1024 * 1024
 """Bytes that a client may leave unread before its connection is closed."""
 SOCKET_PATH = 100
+DEAF = 1.0
+"""Seconds for which nobody is let in after there was no descriptor for a client: it waits in the queue, and we do not spin."""
 
 
 class Connection:
@@ -59,6 +61,7 @@ class Server:
         self.desk: Desk | None = None
         self.stopping = False
         self._told_to_stop = False
+        self._deaf_until: float | None = None
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):  # before anybody can see that we listen
             signal.signal(number, self._signalled)
@@ -72,7 +75,8 @@ class Server:
         busy_at = boottime()
         while not (self.stopping and not desk.house.live):
             next_at = desk.rounds.next_at()
-            limits = [next_at - boottime()] if next_at is not None else []
+            self._listen_again()
+            limits = [at - boottime() for at in (next_at, self._deaf_until) if at is not None]
             if idle_limit is not None:
                 limits.append(1.0)
             self._selector.select(max(0.0, min(limits)) if limits else None)
@@ -132,6 +136,8 @@ class Server:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 log("out_of_descriptors", "error", decided="the client waits in the queue")
+                self._deaf_until = boottime() + DEAF
+                self._selector.unregister(self._listener)
             return
         stream.setblocking(False)
         if not self._trusted(stream):
@@ -139,6 +145,11 @@ class Server:
             return
         connection = self._connections[stream.fileno()] = Connection(stream)
         self._selector.register(stream, selectors.EVENT_READ, lambda: self._serve(connection))
+
+    def _listen_again(self) -> None:
+        if self._deaf_until is not None and boottime() >= self._deaf_until:
+            self._deaf_until = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _trusted(self, stream: socket.socket) -> bool:
         pid, uid, gid = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
