@@ -10,10 +10,10 @@ GB    ?= 5
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check model fmt machine stress outage flood bench clean
+.PHONY: help demo test check model fmt machine stress outage flood bench capabilities clean
 
 help: ## what one can make here
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY) ## a server, a daemon, three jobs by plain SQL, their log, their outcomes
 	@$(BIN)/leasehold demo
@@ -47,6 +47,9 @@ flood: $(READY) ## what an agent that writes GB gigabytes costs: memory, disk, t
 
 bench: $(READY) ## ratios, both sides measured in the same run
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench.py
+
+capabilities: $(READY) ## which test shows which numbered rule: writes tests/capabilities/TABLE.md, prints the counts
+	@PYTHONPATH=tests $(BIN)/python -m capabilities
 
 clean: ## remove what the other words made
 	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from capabilities.strict import pytest_collection_modifyitems  # noqa: F401 -- pytest finds it here
 from leasehold.db.embedded import open_postgres
 from leasehold.db.migrate import migrate
 

@@ -1,0 +1,73 @@
+"""The ledger: every numbered rule in a few words of ours, and why no test shows it if none does. Only the table rests on it."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+HOME = Path(__file__).parent / "ledger"
+RANGES = {"S": 126, "SW": 41, "A": 94, "AW": 40, "P": 93, "PW": 51, "G": 50, "GW": 29, "O": 36, "OW": 21, "X": 35}
+"""How many numbers each family has. A second letter W: faults of earlier systems; a test shows that we don't have them."""
+
+NOT_YET = {
+    "keys": "concurrency keys and wakeups are being built",
+    "limits": "limits, fairness and holds are being built",
+    "schedules": "schedules are being built",
+    "usage": "usage, budgets and sessions are being built",
+    "threads": "threads, summaries, cursors and lists are being built",
+    "retention": "retention is being built",
+    "sessions": "an agent's own memory is kept and resumed with the interactive adapters",
+    "turns": "turns into a live run come with the interactive adapters",
+    "messages": "conversations (messages of a thread) come with the interactive adapters",
+    "interactions": "questions of an agent, and their answers, come with the interactive adapters",
+    "workspaces": "workspaces as rows with a life of their own (worktrees, storage) are not built",
+    "artifacts": "artifacts (diffs, plans, reports) are not built",
+    "secrets": "secrets are not built; an agent's environment is all it gets",
+    "adapters": "there is one adapter so far",
+    "health": "one answer about the health of a daemon is not built",
+    "files": "no copy of the output with its size, digest and offsets is kept outside the database",
+    "untested": "built, but no test would fail without it",
+}
+NOT_TAKEN = {
+    "forge": "forks, branches and pull requests belong to whoever asks; a job's result carries them",
+    "form": "one project's settings form; agents and jobs have columns of their own for what of it counts here",
+    "review": "one product's review of upstream changes; a job's result carries such a decision",
+    "ui": "the state of one product's editor window",
+    "memory": "there is no second store in memory to choose; Postgres is the only one",
+    "container": "one cluster's volumes and container jobs; a launcher runs agents elsewhere",
+    "merged": "two rows for one thing: here it is the job, whose own rules are shown",
+    "lock": "one tracker's lock on its tickets; here it is a concurrency key, whose rules are shown",
+    "timezone": "times are Postgres timestamps, rendered by whoever reads them",
+    "http": "there is no HTTP service: the API is SQL, and errors are SQLSTATEs",
+    "sqlite": "SQLite's own trouble",
+    "company": "one company's house keeping",
+}
+
+
+class Rule(NamedTuple):
+    """A number, what it says, and the kind and key of the reason why it need not be shown (empty: it must be)."""
+
+    number: str
+    says: str
+    kind: str
+    why: str
+
+    @property
+    def excuse(self) -> str:
+        """The reason in words."""
+        return {"not yet": NOT_YET, "not taken over": NOT_TAKEN}[self.kind][self.why] if self.kind else ""
+
+
+LINE = re.compile(r"(?P<number>[A-Z]+\d+) +(?P<says>.+?)(?: +\[(?P<kind>not yet|not taken over): (?P<why>\w+)\])?")
+
+
+def read(family: str) -> list[Rule]:
+    """The rules of one family, in the order of the file."""
+    lines = (HOME / f"{family}.txt").read_text().splitlines()
+    found = [LINE.fullmatch(line) for line in lines if line and not line.startswith("#")]
+    assert all(found), f"{family}.txt: what is {lines[found.index(None)]!r}?"
+    return [Rule(*(group or "" for group in one.groups())) for one in found if one]
+
+
+def numbers() -> set[str]:
+    """Every number there is."""
+    return {f"{family}{n}" for family, most in RANGES.items() for n in range(1, most + 1)}
