@@ -73,3 +73,17 @@ grant execute on function
   leasehold.next_due(bigint),
   leasehold.deregister_worker(bigint, uuid)
   to leasehold_worker;
+
+-- retention
+grant update (keep, batch) on leasehold.retention to leasehold_admin;
+grant execute on function
+  leasehold.delete_job(bigint),
+  leasehold.delete_old_jobs(double precision, int),
+  leasehold.count_old_jobs(double precision)
+  to leasehold_producer, leasehold_admin;
+grant execute on function
+  leasehold.sweep_retention(bigint, uuid, text),
+  leasehold.take_removals(bigint, uuid, int),
+  leasehold.end_removal(bigint, uuid, bigint, text),
+  leasehold.find_orphans(bigint, uuid, bigint[], uuid[])
+  to leasehold_worker;

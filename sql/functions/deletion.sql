@@ -1,0 +1,173 @@
+-- Jobs that ended go, with all that hangs on them and never a part of it: by hand here, by age in retention.sql.
+
+-- Everything that names a job or a run, in the order in which it goes. A new table adds one line; a test finds those that have none.
+-- 'delete': the row goes with its job. 'clear': the row stays and forgets it. What is not there (yet) is passed over.
+create or replace function leasehold.hangs_on_jobs() returns table (relation text, named_in text, names text, then_ text)
+language sql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+  values ('output', 'run_id', 'run', 'delete'),
+         ('events', 'job_id', 'job', 'delete'),
+         ('runs',   'job_id', 'job', 'delete'),
+         ('heads',  'job_id', 'job', 'delete')
+$$;
+
+-- Those of these jobs that ended before `past` and that nobody else holds, with everything of theirs locked in the order that holds
+-- everywhere. It waits for nobody; whoever retries one of them waits for us, and finds it gone.
+create or replace function leasehold.lock_ended(jobs bigint[], past timestamptz) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                       -- the keys, whatever the statistics say
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+  ended bigint[];
+  held bigint[];
+begin
+  ended := array(
+    select j.id
+      from leasehold.jobs j
+     where j.id = any (lock_ended.jobs)
+       and j.finished_at < lock_ended.past                     -- looked at again on the locked row: it may live again
+     order by j.id
+       for update skip locked);
+  ended := array(
+    select h.job_id
+      from heads h
+     where h.job_id = any (ended)
+     order by h.job_id
+       for update skip locked);
+  held := array(
+    select r.id
+      from runs r
+     where r.job_id = any (ended)
+     order by r.id
+       for update skip locked);
+  return array(
+    select e.id
+      from unnest(ended) e (id)
+     where not exists (select from runs r where r.job_id = e.id and r.id <> all (held)));
+end $$;
+
+-- Remove these jobs, whose rows the caller has locked with lock_ended(). Directories that may still be there are wanted gone in the
+-- same breath: a run that was given up as lost and has not said what became of it has one.
+create or replace function leasehold.remove_jobs(jobs bigint[]) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+  runs_ bigint[] := array(select r.id from runs r where r.job_id = any (remove_jobs.jobs));
+  line record;
+  gone bigint;
+begin
+  perform want_removal(w.host_id, w.keeper_id, 'run', 'runs/' || r.id, r.token)
+     from runs r
+     join workers w
+       on w.id = r.worker_id
+    where r.id = any (runs_)
+      and r.outcome = 'lost'
+      and r.late_outcome is null;
+  for line in select h.* from hangs_on_jobs() h where to_regclass('leasehold.' || quote_ident(h.relation)) is not null loop
+    execute format(
+      case line.then_ when 'delete' then 'delete from leasehold.%1$I t where t.%2$I = any ($1)'
+                      else 'update leasehold.%1$I t set %2$I = null where t.%2$I = any ($1)' end,
+      line.relation, line.named_in)
+      using case line.names when 'run' then runs_ else remove_jobs.jobs end;
+  end loop;
+  delete from leasehold.jobs j
+   where j.id = any (remove_jobs.jobs)
+     and j.finished_at is not null;
+  get diagnostics gone = row_count;
+  if gone <> cardinality(remove_jobs.jobs) then
+    raise exception 'only % of % jobs had ended', gone, cardinality(remove_jobs.jobs)      -- a mistake of ours: undo it all
+      using errcode = 'LH096', hint = 'Nothing was removed. This is a mistake of Leasehold: please report it.';
+  end if;
+  return gone;
+end $$;
+
+-- Delete one job that has ended, with everything of it.
+create or replace function leasehold.delete_job(job bigint) returns text
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  wanted record;
+begin
+  select j.id, j.tenant, j.status, j.finished_at into wanted
+    from jobs j
+   where j.id = delete_job.job
+     for update;
+  if not found or not may_act_for(wanted.tenant) then
+    perform refuse_unknown_job(delete_job.job);
+  elsif wanted.finished_at is null then
+    raise exception 'job % is %, it cannot be deleted', wanted.id, wanted.status
+      using errcode = 'LH095', hint = format('Only what has ended can go. SELECT leasehold.cancel(%s); ends it.', wanted.id);
+  end if;
+  perform from heads h where h.job_id = wanted.id for update;
+  perform from runs r where r.job_id = wanted.id order by r.id for update;
+  perform remove_jobs(array[wanted.id]);
+  return 'deleted';
+end $$;
+
+-- Delete some of the caller's jobs that ended at least so many days ago, the oldest first: how many went. Without a number of days,
+-- or with none above 0: whatever has ended. At most 100 at a time; what somebody else holds just now is left for the next time.
+create or replace function leasehold.delete_old_jobs(days double precision default null, at_most int default 50) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  mine text[] := my_tenants();                                  -- an administrator's too: others' by name, or by retention
+begin
+  return remove_jobs(lock_ended(
+    old_jobs(mine, old_before(days), least(greatest(coalesce(at_most, 50), 1), 100)), old_before(days)));
+end $$;
+
+-- How many delete_old_jobs() would find, over all calls.
+create or replace function leasehold.count_old_jobs(days double precision default null) returns bigint
+language plpgsql stable security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return (select count(*)
+            from jobs j
+           where j.tenant = any (my_tenants())
+             and j.finished_at < old_before(days));
+end $$;
+
+create or replace function leasehold.old_before(days double precision) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return case when days > 0 then clock() - make_interval(secs => least(days, 36500) * 86400) else 'infinity' end;
+end $$;
+
+-- The oldest ended jobs of these tenants: a few from each, then the oldest of these.
+create or replace function leasehold.old_jobs(tenants text[], past timestamptz, at_most int) returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+begin
+  return array(
+    select one.id
+      from unnest(old_jobs.tenants) t (name)
+     cross join lateral (select j.id, j.finished_at
+                           from leasehold.jobs j
+                          where j.tenant = t.name
+                            and j.finished_at < old_jobs.past
+                          order by j.finished_at, j.id
+                          limit old_jobs.at_most) one
+     order by one.finished_at, one.id
+     limit old_jobs.at_most);
+end $$;
