@@ -78,6 +78,7 @@ class Run:
     checkpoint: Mapping[str, Any] | None = None
     unkillable: bool = False
     events_limit: int = 100_000
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> int:

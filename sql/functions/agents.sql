@@ -17,6 +17,8 @@ begin
   new.limits := coalesce(new.limits, '{}');
   new.launcher := coalesce(new.launcher, '{}');
   new.status := coalesce(new.status, 'enabled');
+  new.wake_on_schedule := coalesce(new.wake_on_schedule, true);
+  new.wake_on_demand := coalesce(new.wake_on_demand, true);
   new.updated_at := clock();
   new.created_at := coalesce(case tg_op when 'UPDATE' then old.created_at end, new.updated_at);
 
@@ -32,9 +34,9 @@ begin
   elsif new.workspace is not null and left(new.workspace, 1) <> '/' then
     raise exception 'the workspace "%" is not an absolute path', new.workspace
       using errcode = 'LH043', hint = 'Begin it with a slash, or leave it NULL for a fresh directory for each run.';
-  elsif new.status not in ('enabled', 'paused') then
+  elsif new.status not in ('enabled', 'paused', 'pending_approval', 'retired') then
     raise exception 'an agent cannot be "%"', new.status
-      using errcode = 'LH048', hint = 'The status is ''enabled'' or ''paused''.';
+      using errcode = 'LH048', hint = 'The status is ''enabled'', ''paused'', ''pending_approval'' or ''retired''.';
   elsif array_position(new.launcher, null) is not null then
     raise exception 'the launcher of agent "%" contains a NULL', new.name
       using errcode = 'LH046', hint = 'It is an array of words put before the command: ''{nice,-n,10}''.';
@@ -184,4 +186,14 @@ as $$
 begin
   raise exception 'there is no agent %', coalesce('"' || refuse_unknown_agent.name || '"', 'NULL')
     using errcode = 'LH024', hint = 'SELECT name FROM leasehold.agents lists them.';
+end $$;
+
+-- It is there, but not to be asked.
+create or replace function leasehold.refuse_agent(name text, status text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  raise exception 'agent "%" is %', refuse_agent.name, case refuse_agent.status when 'retired' then 'retired' else 'not approved yet' end
+    using errcode = 'LH062', hint = 'Ask another one; an administrator gives it another status: UPDATE leasehold.agents SET status = ''enabled'' ...';
 end $$;

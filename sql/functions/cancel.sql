@@ -7,7 +7,7 @@ declare
   wanted record;
   live record;
 begin
-  select j.id, j.tenant, j.status, j.concurrency_key, j.cancel_requested_at into wanted
+  select j.id, j.tenant, j.status, j.concurrency_key, j.conflict_policy, j.cancel_requested_at into wanted
     from jobs j
    where j.id = cancel.job
      for update;
@@ -33,7 +33,7 @@ begin
 
   if wanted.status in ('queued', 'deferred') then
     perform note(wanted.id, wanted.tenant, null, 'cancelled', cancel.reason, jsonb_build_object('by', session_user));
-    if wanted.status = 'queued' and wanted.concurrency_key is not null then
+    if wanted.status = 'queued' and wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow' then
       perform promote_next(wanted.tenant, wanted.concurrency_key);
     end if;
     return 'cancelled';
@@ -59,4 +59,37 @@ as $$
 begin
   raise exception 'there is no job %', coalesce(job::text, 'NULL')
     using errcode = 'LH023', hint = 'SELECT id, status FROM leasehold.jobs lists those you may see.';
+end $$;
+
+-- Ask for the end of everything that an agent has to do, for the tenants of the caller. Answers how many jobs that were. What waits
+-- ends before what it waits for, so that nothing of this agent is promoted on the way.
+create or replace function leasehold.cancel_agent(agent text, reason text default null) returns int
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  live record;
+  asked int := 0;
+begin
+  if not exists (select from agents a where a.name = lower(btrim(cancel_agent.agent))) then
+    perform refuse_unknown_agent(cancel_agent.agent);
+  end if;
+  perform from jobs j                                                   -- ascending, as everywhere
+    where j.agent = lower(btrim(cancel_agent.agent))
+      and j.status in ('queued', 'deferred', 'running', 'waiting')
+      and may_act_for(j.tenant)
+    order by j.id
+      for update;
+  for live in
+    select j.id
+      from jobs j
+     where j.agent = lower(btrim(cancel_agent.agent))
+       and j.status in ('queued', 'deferred', 'running', 'waiting')
+       and may_act_for(j.tenant)
+     order by j.status <> 'deferred', j.id
+  loop
+    perform cancel(live.id, cancel_agent.reason);
+    asked := asked + 1;
+  end loop;
+  return asked;
 end $$;

@@ -132,7 +132,7 @@ begin
     insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);      -- rings at commit
     return 'queued';
   end if;
-  if job.concurrency_key is not null then
+  if job.concurrency_key is not null and job.conflict_policy <> 'allow' then
     perform promote_next(job.tenant, job.concurrency_key);
   end if;
   if is_limited(job) then                                             -- room was made, maybe for another worker

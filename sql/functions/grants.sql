@@ -7,10 +7,10 @@ revoke all on all functions in schema leasehold
 grant usage on schema leasehold to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
 
 -- everybody reads what happened; row-level security keeps tenants apart
-grant select on leasehold.jobs, leasehold.runs, leasehold.events, leasehold.output, leasehold.reasons, leasehold.transitions,
+grant select on leasehold.jobs, leasehold.runs, leasehold.events, leasehold.output, leasehold.wakeups, leasehold.reasons, leasehold.transitions,
                 leasehold.queue_stats, leasehold.job_overview
    to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
-grant select (name, adapter, status, status_reason, max_running, created_at, updated_at) on leasehold.agents
+grant select (name, adapter, status, status_reason, max_running, wake_on_schedule, wake_on_demand, created_at, updated_at) on leasehold.agents
    to leasehold_producer, leasehold_reader;
 grant execute on function leasehold.clock(), leasehold.my_tenants(), leasehold.my_default_tenant(), leasehold.cursor_epoch(),
                           leasehold.changes(text, int), leasehold.why(bigint)
@@ -31,7 +31,10 @@ end $$;
 grant execute on function
   leasehold.enqueue(text, text, text, text, text, text, text, jsonb, int, timestamptz, text, text, int, jsonb,
                     text, jsonb, text, text, text, numeric),
+  leasehold.wake(text, text, text, jsonb, text, text, text, text, text, jsonb, text, text, int, text, text, text, text, text, text,
+                 timestamptz, jsonb, int, text, text, numeric),
   leasehold.cancel(bigint, text),
+  leasehold.cancel_agent(text, text),
   leasehold.retry(bigint)
   to leasehold_producer, leasehold_admin;
 

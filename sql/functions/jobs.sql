@@ -85,7 +85,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   now_ timestamptz := clock();
-  wait interval;
+  asked record;
 begin
   new.agent := lower(btrim(new.agent));
   new.tenant := coalesce(nullif(btrim(new.tenant), ''), current_setting('leasehold.tenant'));
@@ -144,12 +144,14 @@ begin
      or greatest(octet_length(new.tenant), octet_length(new.project), octet_length(new.queue), octet_length(new.kind)) > 200 then
     perform refuse_too_long(new);
   end if;
-  select a.queue_timeout into wait from agents a where a.name = new.agent;
+  select a.queue_timeout, a.status into asked from agents a where a.name = new.agent;
   if not found then
     raise exception 'there is no agent "%"', new.agent
       using errcode = 'LH001', column = 'agent',
             hint = 'SELECT name FROM leasehold.agents lists them. An administrator adds one: '
                    'INSERT INTO leasehold.agents (name, adapter, command) VALUES (''name'', ''command'', ''{program,argument}'');';
+  elsif asked.status in ('pending_approval', 'retired') then
+    perform refuse_agent(new.agent, asked.status);
   end if;
 
   if new.idempotency_key is not null then
@@ -160,11 +162,14 @@ begin
   end if;
   new.run_at := coalesce(new.run_at, now_);
   new.due := new.run_at <= now_;
-  new.waits_until := greatest(new.run_at, now_) + wait;
+  new.waits_until := greatest(new.run_at, now_) + asked.queue_timeout;
   new.lane := lane_of(new.queue, new.tenant, new.agent);
   new.created_at := now_;
   new.updated_at := now_;
-  if new.concurrency_key is not null and not key_is_free(new.tenant, new.concurrency_key) then
+  if new.concurrency_key is not null and new.conflict_policy <> 'allow' and not key_is_free(new.tenant, new.concurrency_key) then
+    if new.conflict_policy <> 'defer' then
+      perform refuse_taken(new);
+    end if;
     new.status := 'deferred';
   end if;
   return new;

@@ -1,4 +1,5 @@
--- Concurrency keys: at most one job of a key is live (queued, running, waiting), the others are deferred.
+-- Concurrency keys: at most one job of a key is live (queued, running, waiting), the others are deferred. Jobs with the conflict
+-- policy 'allow' take no part: they neither hold a key nor wait for one.
 --
 -- Whoever makes a key live out of nothing holds its advisory lock until commit: an insert, a retry, the claim's promote().
 -- They try and never wait, because a producer may sit in its transaction for hours. The transaction that ends the live job
@@ -11,7 +12,7 @@ as $$
   select hashtextextended(tenant || e'\x1f' || key, 1)
 $$;
 
--- May a job of this key be born queued? Two questions, so that each finds its own partial index.
+-- May a job of this key be born queued? What cannot be decided counts as taken.
 create or replace function leasehold.key_is_free(tenant text, key text) returns boolean
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
@@ -21,17 +22,56 @@ begin
      or not pg_try_advisory_xact_lock(key_lock(key_is_free.tenant, key_is_free.key)) then
     return false;
   end if;
-  return not exists (select from jobs j                                   -- a statement of its own: it sees what the last holder did
-                      where j.tenant = key_is_free.tenant
-                        and j.concurrency_key = key_is_free.key
-                        and j.status in ('queued', 'running', 'waiting'))
-     and not exists (select from jobs j
-                      where j.tenant = key_is_free.tenant
-                        and j.concurrency_key = key_is_free.key
-                        and j.status = 'deferred');
+  return holder_of(key_is_free.tenant, key_is_free.key) is null;          -- a statement of its own: it sees what the last holder did
 end $$;
 
--- Called by the claim for keys that arrived: make the next deferred job live, if the key is free.
+-- The job that keeps others from the key: the live one, else the first that waits. Two questions, so that each finds its own index.
+create or replace function leasehold.holder_of(tenant text, key text) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return coalesce(
+    (select j.id
+       from jobs j
+      where j.tenant = holder_of.tenant
+        and j.concurrency_key = holder_of.key
+        and j.conflict_policy <> 'allow'
+        and j.status in ('queued', 'running', 'waiting')),
+    (select j.id
+       from jobs j
+      where j.tenant = holder_of.tenant
+        and j.concurrency_key = holder_of.key
+        and j.status = 'deferred'
+      order by j.priority desc, j.run_at, j.id
+      limit 1));
+end $$;
+
+-- A new job found its key taken, and does not want to wait behind it: say so. What enqueue() and wake() have decided to put behind
+-- the key passes, and so does a request that is there already: the unique index on it answers better.
+create or replace function leasehold.refuse_taken(job leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  holder bigint;
+begin
+  if (job.conflict_policy = 'coalesce' and current_setting('leasehold.behind', true) = 'yes')
+     or exists (select from jobs j where j.tenant = job.tenant and j.idempotency_key = job.idempotency_key) then
+    return;
+  end if;
+  holder := holder_of(job.tenant, job.concurrency_key);
+  if job.conflict_policy = 'reject' then
+    raise exception 'the key "%" is taken', job.concurrency_key
+      using errcode = 'LH060', column = 'concurrency_key', detail = coalesce(format('job_id=%s', holder), 'it is being taken at this moment'),
+            hint = 'Its job must end first. With conflict_policy ''defer'' the new one waits for that.';
+  end if;
+  raise exception 'the key "%" is taken, and an INSERT cannot answer with the job that has it', job.concurrency_key
+    using errcode = 'LH061', column = 'concurrency_key', detail = coalesce(format('job_id=%s', holder), 'it is being taken at this moment'),
+          hint = 'Use SELECT * FROM leasehold.enqueue(...) or leasehold.wake(...), which can.';
+end $$;
+
+-- Called by the claim for keys that arrived: make the next deferred job live, if the key is free; else bring together what can be.
 create or replace function leasehold.promote(tenant text, key text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
@@ -39,10 +79,13 @@ as $$
 begin
   if not pg_try_advisory_xact_lock(key_lock(promote.tenant, promote.key)) then
     insert into arrivals (tenant, key) values (promote.tenant, promote.key);      -- a producer is at it: look again
-  elsif not exists (select from jobs j
-                     where j.tenant = promote.tenant
-                       and j.concurrency_key = promote.key
-                       and j.status in ('queued', 'running', 'waiting')) then
+  elsif exists (select from jobs j
+                 where j.tenant = promote.tenant
+                   and j.concurrency_key = promote.key
+                   and j.conflict_policy <> 'allow'
+                   and j.status in ('queued', 'running', 'waiting')) then
+    perform gather(promote.tenant, promote.key);
+  else
     perform promote_next(promote.tenant, promote.key);
   end if;
 end $$;
@@ -53,28 +96,21 @@ language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
-  next_up record;
+  next_up jobs;
+  agent_status text;
 begin
-  perform set_config('leasehold.actor', 'promote', true);
-  update jobs j
-     set status = 'queued',
-         due = j.run_at <= clock(),
-         updated_at = clock()
-   where j.id = (select d.id
-                   from jobs d
-                  where d.tenant = promote_next.tenant
-                    and d.concurrency_key = promote_next.key
-                    and d.status = 'deferred'
-                  order by d.priority desc, d.run_at, d.id
-                  limit 1
-                    for update skip locked)
-  returning j.id, j.tenant, j.queue, j.agent, j.lane into next_up;
-  perform set_config('leasehold.actor', '', true);
-  if next_up.id is not null then
-    perform note(next_up.id, next_up.tenant, null, 'promoted', format('the key "%s" is free', promote_next.key));
-    insert into arrivals (lane, queue, tenant, agent)
-    values (next_up.lane, next_up.queue, next_up.tenant, next_up.agent);
-  elsif current_setting('transaction_isolation') <> 'read committed'
+  for turn in 1..100 loop
+    next_up := next_of_key(promote_next.tenant, promote_next.key);
+    exit when next_up.id is null;
+    agent_status := (select a.status from agents a where a.name = next_up.agent);
+    if agent_status = 'retired' or agent_status is null then
+      perform end_unpromoted(next_up);
+    else
+      perform make_live(next_up);
+      return;
+    end if;
+  end loop;
+  if current_setting('transaction_isolation') <> 'read committed'
      or exists (select from jobs d
                  where d.tenant = promote_next.tenant
                    and d.concurrency_key = promote_next.key
@@ -82,4 +118,73 @@ begin
     -- somebody holds the row (an open cancel), or our snapshot is too old to see it: the next claim looks again
     insert into arrivals (tenant, key) values (promote_next.tenant, promote_next.key);
   end if;
+end $$;
+
+-- Locks and answers who comes next: the first whose agent is enabled, else the first (a paused agent's waits as queued, then).
+create or replace function leasehold.next_of_key(tenant text, key text) returns leasehold.jobs
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  found_ jobs;
+begin
+  select d.* into found_
+    from jobs d
+   where d.tenant = next_of_key.tenant
+     and d.concurrency_key = next_of_key.key
+     and d.status = 'deferred'
+     and (select a.status from agents a where a.name = d.agent) = 'enabled'
+   order by d.priority desc, d.run_at, d.id
+   limit 1
+     for update of d skip locked;
+  if not found then
+    select d.* into found_
+      from jobs d
+     where d.tenant = next_of_key.tenant
+       and d.concurrency_key = next_of_key.key
+       and d.status = 'deferred'
+     order by d.priority desc, d.run_at, d.id
+     limit 1
+       for update skip locked;
+  end if;
+  return found_;
+end $$;
+
+create or replace function leasehold.make_live(job leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  perform set_config('leasehold.actor', 'promote', true);
+  update jobs j
+     set status = 'queued',
+         due = j.run_at <= clock(),
+         updated_at = clock()
+   where j.id = job.id
+  returning j.* into job;
+  perform set_config('leasehold.actor', '', true);
+  perform note(job.id, job.tenant, null, 'promoted', format('the key "%s" is free', job.concurrency_key));
+  perform decide_wakeups(job.id);
+  insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);
+  perform absorb(job);
+end $$;
+
+-- Nobody may be asked any more to do what has waited: it fails, visibly, and the next one comes.
+create or replace function leasehold.end_unpromoted(job leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  why text := format('agent "%s" was retired before its turn came', job.agent);
+begin
+  perform set_config('leasehold.actor', 'promote', true);
+  update jobs j
+     set status = 'failed',
+         reason = 'agent_retired',
+         message = why,
+         finished_at = clock(),
+         updated_at = clock()
+   where j.id = job.id;
+  perform set_config('leasehold.actor', '', true);
+  perform note(job.id, job.tenant, null, 'failed', why, '{"reason": "agent_retired"}', 'error');
 end $$;

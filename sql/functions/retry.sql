@@ -7,10 +7,12 @@ declare
   wanted record;
   next_status text := 'queued';
 begin
-  select j.id, j.tenant, j.queue, j.agent, j.lane, j.status, j.concurrency_key into wanted
+  select j.id, j.tenant, j.queue, j.agent, j.lane, j.status, j.concurrency_key, j.conflict_policy, a.status as agent_status into wanted
     from jobs j
+    left join agents a
+      on a.name = j.agent
    where j.id = retry.job
-     for update;
+     for update of j;
   if not found or not may_act_for(wanted.tenant) then
     perform refuse_unknown_job(retry.job);
   elsif wanted.status not in ('failed', 'blocked', 'timed_out', 'cancelled') then
@@ -20,10 +22,13 @@ begin
               when 'succeeded' then 'It has succeeded; insert a new job to do it again.'
               else 'It has not ended yet; SELECT leasehold.cancel(...) ends it.'
             end;
-  elsif not exists (select from agents a where a.name = wanted.agent) then
+  elsif wanted.agent_status is null then
     perform refuse_unknown_agent(wanted.agent);
+  elsif wanted.agent_status in ('pending_approval', 'retired') then
+    perform refuse_agent(wanted.agent, wanted.agent_status);
   end if;
-  if wanted.concurrency_key is not null and not key_is_free(wanted.tenant, wanted.concurrency_key) then
+  if wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow'
+     and not key_is_free(wanted.tenant, wanted.concurrency_key) then
     next_status := 'deferred';
   end if;
 
@@ -46,6 +51,9 @@ begin
    where j.id = wanted.id;
   perform set_config('leasehold.actor', '', true);
   perform note(wanted.id, wanted.tenant, null, 'retried', null, jsonb_build_object('by', session_user, 'was', wanted.status));
+  if next_status = 'queued' then
+    perform decide_wakeups(wanted.id);
+  end if;
   insert into arrivals (lane, queue, tenant, agent, key)
   values (wanted.lane, wanted.queue, wanted.tenant, wanted.agent, case next_status when 'deferred' then wanted.concurrency_key end);
   return next_status;

@@ -33,3 +33,19 @@ begin
       or pg_has_role(session_user, 'leasehold_worker', 'member')
       or pg_has_role(session_user, current_user, 'member');
 end $$;
+
+-- On whose behalf a function acts: what the caller names, if he may, else his own.
+create or replace function leasehold.tenant_of(asked text) returns text
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  own text := my_default_tenant();
+  owner text := coalesce(nullif(btrim(asked), ''), own);
+begin
+  if owner <> own and not may_act_for(owner) then
+    raise exception 'the login "%" may not act for tenant "%"', session_user, owner
+      using errcode = 'LH030', hint = 'Leave tenant out, or ask an administrator for a row in leasehold.tenant_logins.';
+  end if;
+  return owner;
+end $$;

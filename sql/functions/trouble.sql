@@ -77,7 +77,7 @@ declare
 begin
   perform hold_worker(expire_queued.worker, expire_queued.token);
   for late in
-    select j.id, j.tenant, j.status, j.concurrency_key
+    select j.id, j.tenant, j.status, j.concurrency_key, j.conflict_policy
       from jobs j
      where j.waits_until <= clock()
        and j.status in ('queued', 'deferred')
@@ -96,7 +96,7 @@ begin
     perform set_config('leasehold.actor', '', true);
     perform note(late.id, late.tenant, null, 'timed_out', 'it waited longer than the queue_timeout of its agent',
                  jsonb_build_object('reason', 'queue'), 'error');
-    if late.status = 'queued' and late.concurrency_key is not null then
+    if late.status = 'queued' and late.concurrency_key is not null and late.conflict_policy <> 'allow' then
       perform promote_next(late.tenant, late.concurrency_key);
     end if;
     return next late.id;

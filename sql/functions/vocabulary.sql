@@ -47,7 +47,9 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('keeper_lost',       'lost',        false, 'again',   null,         'The keeper process ended and its agents with it; the job runs again by itself.'),
   ('worker_lost',       'lost',        false, 'again',   null,         'The worker stopped renewing its lease; the job runs again elsewhere by itself.'),
   ('unkillable',        'lost',        false, 'stop',    null,         'Its processes survived SIGKILL and its worker is gone: look at that host before you retry it.'),
-  ('crash_cap',         'failed',      false, 'stop',    null,         'It lost its worker max_losses times, so it may be what kills them. Look before you retry it.');
+  ('crash_cap',         'failed',      false, 'stop',    null,         'It lost its worker max_losses times, so it may be what kills them. Look before you retry it.'),
+  ('agent_retired',     'failed',      false, 'stop',    null,         'Its agent was retired while it waited for its key: ask another one.'),
+  ('coalesced',         'cancelled',   false, 'stop',    null,         'Another job of its key does what it was asked: the message names it.');
 
 delete from leasehold.transitions;
 insert into leasehold.transitions (entity, from_status, to_status, actor)
@@ -57,7 +59,9 @@ values
   ('job', 'deferred', 'queued',    'promote'),
   ('job', 'queued',   'running',   'claim'),
   ('job', 'queued',   'cancelled', 'cancel'),
-  ('job', 'deferred', 'cancelled', 'cancel')
+  ('job', 'deferred', 'cancelled', 'cancel'),
+  ('job', 'deferred', 'cancelled', 'coalesce'),
+  ('job', 'deferred', 'failed',    'promote')
 union all
 select 'job', live.status, ended.status, ending.actor
   from unnest(array['running', 'waiting']) live (status),

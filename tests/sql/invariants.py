@@ -14,7 +14,7 @@ SANE = {
     "heads with a mark that their run did not set": """select job_id from leasehold.heads h where run_id is not null and mark >= 0
         and not exists (select from leasehold.events e where e.job_id = h.job_id and e.run_id = h.run_id and e.kind = 'message')""",
     "two live jobs of a key": """select concurrency_key from leasehold.jobs
-        where concurrency_key is not null and status in ('queued', 'running', 'waiting')
+        where concurrency_key is not null and conflict_policy <> 'allow' and status in ('queued', 'running', 'waiting')
         group by tenant, concurrency_key having count(*) > 1""",
     "attempts that do not add up": """select j.id from leasehold.jobs j where attempts + interruptions
         <> (select count(*) from leasehold.runs r where r.job_id = j.id and r.ended_at is not null)""",
@@ -46,7 +46,7 @@ SANE = {
         and not exists (select from leasehold.lanes l where l.lane = j.lane and l.active)
         and not exists (select from leasehold.arrivals a where a.lane = j.lane)""",
     "deferred without a holder or an arrival": """select j.id from leasehold.jobs j where j.status = 'deferred'
-        and not exists (select from leasehold.jobs k where k.tenant = j.tenant and k.concurrency_key = j.concurrency_key
+        and not exists (select from leasehold.jobs k where k.tenant = j.tenant and k.concurrency_key = j.concurrency_key and k.conflict_policy <> 'allow'
                          and k.status in ('queued', 'running', 'waiting'))
         and not exists (select from leasehold.arrivals a where a.tenant = j.tenant and a.key = j.concurrency_key)""",
 }

@@ -11,12 +11,13 @@ from leasehold.agents.command import VOCABULARY, CommandAdapter
 from leasehold.models import Run, RunKey
 
 
-def run(command=("agent",), prompt="do it", env=None, launcher=()):
+def run(command=("agent",), prompt="do it", env=None, launcher=(), context=None):
     return Run(
         key=RunKey(7, uuid4()), job_id=42, attempt=3, tenant="acme", queue="default", agent="fixer", adapter="command",
         command=tuple(command), env=env or {}, workspace=None, launcher=tuple(launcher), prompt=prompt, payload={},
         limits={}, stop_grace=timedelta(seconds=10), total_timeout=None, status="starting", started_at=None,
         cancel_requested=False, stdout_shipped=0, stderr_shipped=0, events_mark=-1,
+        context=context or {},
     )  # fmt: skip
 
 
@@ -172,3 +173,13 @@ def test_an_error_event_alone_fails_nothing():
     adapter = CommandAdapter()
     say(adapter, type="error", message="could not reach the cache")
     assert adapter.verdict(0).outcome == "succeeded"
+
+
+def test_the_context_of_a_wake_is_in_the_environment_if_there_is_one_and_it_fits():
+    def told(context):
+        return CommandAdapter().launch(run(context=context), "/w").env.get("LEASEHOLD_CONTEXT")
+
+    assert json.loads(told({"wakeReason": "Grüße", "issueId": 7})) == {"wakeReason": "Grüße", "issueId": 7}
+    assert told({}) is None
+    assert told({"long": "x" * ((64 << 10) - len('{"long": ""}'))}) is not None
+    assert told({"long": "ü" * (32 << 10)}) is None

@@ -13,6 +13,8 @@ VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "result",
 """The `type` values that become events. `sql/README.md` says what each may carry."""
 OPEN_LIMIT = 1000
 """Tools at work at once that are told apart."""
+CONTEXT_LIMIT = 64 << 10
+"""Bytes of context that fit into one variable of the environment, with room to spare."""
 
 
 class CommandAdapter:
@@ -46,6 +48,7 @@ class CommandAdapter:
             "LEASEHOLD_RUN_ID": str(run.id),
             "LEASEHOLD_ATTEMPT": str(run.attempt),
             "LEASEHOLD_TENANT": run.tenant,
+            **_context(run.context),
         }
         argv = (*run.launcher, *(_fill(word, words) for word in run.command))
         return Command(argv=argv, stdin=run.prompt.encode(), env=env)
@@ -87,6 +90,12 @@ class CommandAdapter:
             message = _text(said.get("message")) or "the agent said that it failed"
             return Verdict("failed", "agent_error", message, value)
         return Verdict("succeeded", result=value)
+
+
+def _context(context: Mapping[str, Any]) -> dict[str, str]:
+    """What the job was woken with, if it fits."""
+    text = json.dumps(context, ensure_ascii=False)
+    return {"LEASEHOLD_CONTEXT": text} if context and len(text.encode()) <= CONTEXT_LIMIT else {}
 
 
 def _fill(word: str, words: dict[str, str]) -> str:

@@ -1,0 +1,188 @@
+-- Coalescing: several asks become one job, and none of them is lost.
+--
+-- An ask joins a job that has not started, on its locked row. It never waits for that row: if somebody holds it, the ask becomes a
+-- job of its own behind the key, and the next claim, or the promotion, brings together what was kept apart: before it runs.
+
+-- Join a job of this agent and key that has not started. Null: there is none to be had.
+create or replace function leasehold.join_waiting(wanted leasehold.jobs, wakeup bigint) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  target jobs;
+begin
+  select j.* into target
+    from jobs j
+   where j.tenant = wanted.tenant
+     and j.concurrency_key = wanted.concurrency_key
+     and j.conflict_policy <> 'allow'
+     and j.status = 'queued'
+     and j.agent = wanted.agent
+     for update skip locked;
+  if not found then
+    select j.* into target
+      from jobs j
+     where j.tenant = wanted.tenant
+       and j.concurrency_key = wanted.concurrency_key
+       and j.status = 'deferred'
+       and j.agent = wanted.agent
+     order by j.priority desc, j.run_at, j.id
+     limit 1
+       for update skip locked;
+  end if;
+  if not found or not can_merge(target, wanted) then
+    return null;
+  end if;
+  perform merge_into(target, wanted, 1, jsonb_build_object('wakeup', wakeup, 'by', session_user));
+  return target.id;
+end $$;
+
+-- What a merged job would say to its agent.
+create or replace function leasehold.merged_context(had jsonb, more jsonb) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  comment text := coalesce(said(more, 'wakeCommentId'), said(more, 'commentId'));
+begin
+  return had || more || case when comment is null then '{}'
+                             else jsonb_build_object('commentId', comment, 'wakeCommentId', comment) end;
+end $$;
+
+-- A prompt that is there already is not said twice; the one of a bare wake() says nothing of its own.
+create or replace function leasehold.merged_prompt(had text, more text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return case
+    when more is null or more = bare_prompt() or strpos(e'\n\n' || had || e'\n\n', e'\n\n' || more || e'\n\n') > 0 then had
+    when had = bare_prompt() then more
+    else had || e'\n\n' || more
+  end;
+end $$;
+
+create or replace function leasehold.can_merge(target leasehold.jobs, ask leasehold.jobs) returns boolean
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return octet_length(merged_prompt(target.prompt, ask.prompt)) <= 1048576
+     and pg_column_size(merged_context(target.context, ask.context)) <= 1048576;
+end $$;
+
+-- The asks are done together: with the highest of their priorities, at the earliest of their times. A backoff is kept.
+create or replace function leasehold.merge_into(target leasehold.jobs, ask leasehold.jobs, asks int, facts jsonb) returns leasehold.jobs
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  earlier timestamptz := case when target.attempts + target.interruptions = 0
+    then nullif(least(target.run_at, coalesce(ask.run_at, clock())), target.run_at) end;
+  merged jobs;
+begin
+  update jobs j
+     set context = merged_context(j.context, ask.context),
+         prompt = merged_prompt(j.prompt, ask.prompt),
+         priority = greatest(j.priority, ask.priority),
+         run_at = coalesce(earlier, j.run_at),
+         due = case when earlier is null then j.due else earlier <= clock() end,
+         waits_until = case when earlier is null then j.waits_until
+           else greatest(earlier, clock()) + (select a.queue_timeout from agents a where a.name = j.agent) end,
+         coalesced = j.coalesced + asks,
+         updated_at = clock()
+   where j.id = target.id
+  returning j.* into merged;
+  perform note(target.id, target.tenant, null, 'coalesced', null, facts || jsonb_build_object('asks', merged.coalesced));
+  if earlier is not null and merged.status = 'queued' then
+    insert into arrivals (lane, queue, tenant, agent) values (merged.lane, merged.queue, merged.tenant, merged.agent);
+  end if;
+  return merged;
+end $$;
+
+-- Take over what waits behind the same key to be coalesced by the same agent. The caller has locked the target, which has not started.
+create or replace function leasehold.absorb(target leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  other jobs;
+  why text := format('job %s does what it was asked', target.id);
+begin
+  for other in
+    select d.*
+      from jobs d
+     where d.tenant = target.tenant
+       and d.concurrency_key = target.concurrency_key
+       and d.agent = target.agent
+       and d.status = 'deferred'
+       and d.conflict_policy = 'coalesce'
+       and d.started_at is null                                -- what was retried by hand keeps its own id
+       and d.id <> target.id
+     order by d.id
+     limit 1000
+       for update skip locked
+  loop
+    continue when not can_merge(target, other);
+    target := merge_into(target, other, other.coalesced + 1, jsonb_build_object('job', other.id));
+    perform set_config('leasehold.actor', 'coalesce', true);
+    update jobs j
+       set status = 'cancelled',
+           reason = 'coalesced',
+           message = why,
+           finished_at = clock(),
+           updated_at = clock()
+     where j.id = other.id;
+    perform set_config('leasehold.actor', '', true);
+    perform note(other.id, other.tenant, null, 'cancelled', why, jsonb_build_object('reason', 'coalesced', 'job', target.id));
+    update wakeups w
+       set job_id = target.id,
+           disposition = 'coalesced',
+           why = absorb.why,
+           decided_at = coalesce(w.decided_at, clock())
+     where w.job_id = other.id;
+  end loop;
+end $$;
+
+-- The key is taken: what waits behind it to be coalesced becomes one job for each agent, or joins the live one if that has not started.
+create or replace function leasehold.gather(tenant text, key text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  one record;
+  target jobs;
+begin
+  for one in
+    select distinct d.agent
+      from jobs d
+     where d.tenant = gather.tenant
+       and d.concurrency_key = gather.key
+       and d.status = 'deferred'
+       and d.conflict_policy = 'coalesce'
+  loop
+    select j.* into target
+      from jobs j
+     where j.tenant = gather.tenant
+       and j.concurrency_key = gather.key
+       and j.conflict_policy <> 'allow'
+       and j.status = 'queued'
+       and j.agent = one.agent
+       for update skip locked;
+    if not found then
+      select d.* into target
+        from jobs d
+       where d.tenant = gather.tenant
+         and d.concurrency_key = gather.key
+         and d.agent = one.agent
+         and d.status = 'deferred'
+         and d.conflict_policy = 'coalesce'
+       order by d.id
+       limit 1
+         for update skip locked;
+    end if;
+    if found then
+      perform absorb(target);
+    end if;
+  end loop;
+end $$;
