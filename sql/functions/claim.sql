@@ -20,6 +20,7 @@ as $$
 declare
   held workers;
   room int := least(claim.slots, 1000);
+  staggered boolean;
   chosen record;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
@@ -28,18 +29,24 @@ begin
   end if;
   perform pg_advisory_xact_lock(hashtextextended('leasehold.claim', 0));
   held := hold_worker(claim.worker, claim.token);
-  if coalesce(room, 0) <= 0 or not claims_are_open() then
+  if coalesce(room, 0) <= 0 or not claims_are_open() or exists (select from holds_on(null, null, null, null, held.host_id)) then
     return;
   end if;
   perform admit_arrivals();
   perform admit_due();
+  perform sweep_holds();
+  staggered := exists (select from holds h where h.until <= clock());         -- one at a time then, so that each start is counted
   loop
-    chosen := choose(room, held.queues);
+    exit when staggered and exists (select from holds_on(null, null, null, null, held.host_id));
+    chosen := choose(case when staggered then 1 else room end, held.queues);
     if chosen.jobs is not null then
       room := room - cardinality(chosen.jobs);
+      if staggered then
+        perform count_released(chosen.jobs, held.host_id);
+      end if;
       return query select * from open_runs(held.id, chosen.jobs);
     end if;
-    exit when room <= 0 or chosen.emptied = 0;                 -- lanes that turned out to be empty made room for others to be looked at
+    exit when room <= 0 or chosen.emptied = 0 and (chosen.jobs is null or not staggered);      -- emptied lanes made room for others to be looked at
   end loop;
 end $$;
 
@@ -151,6 +158,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   free record;
+  held boolean := exists (select from holds);
 begin
   select f.agents, f.tenants, f.queues into free from free_of_limits() f;
   with open_lanes as materialized (
@@ -166,7 +174,8 @@ begin
        where l.active
          and (listens_to is null or l.queue = any (listens_to))
          and not coalesce(t.paused, false)
-         and not coalesce(q.paused, false)) each_lane
+         and not coalesce(q.paused, false)
+         and (not held or not exists (select from holds_on(l.tenant, l.queue, l.agent, null)))) each_lane
      where least(each_lane.agent_free, each_lane.tenant_free, each_lane.queue_free) > 0
      order by each_lane.pass, each_lane.lane
      limit room

@@ -46,6 +46,16 @@ grant execute on function
   leasehold.agent_limits_mistake(jsonb),
   leasehold.pause_agent(text, text),
   leasehold.resume_agent(text),
+  leasehold.hold(text, text, text, timestamptz, text, interval),
+  leasehold.lift(text, text, text),
+  leasehold.pause_queue(text, text),
+  leasehold.pause_tenant(text, text),
+  leasehold.pause_host(text, text),
+  leasehold.pause_all(text),
+  leasehold.resume_queue(text),
+  leasehold.resume_tenant(text),
+  leasehold.resume_host(text),
+  leasehold.resume_all(),
   leasehold.after_restore()
   to leasehold_admin;
 

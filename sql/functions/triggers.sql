@@ -101,3 +101,13 @@ create constraint trigger ring
   for each row
   when (leasehold.first_of_transaction())
   execute function leasehold.ring_at_commit();
+
+-- limits: a hold lifted, or its end drawn nearer
+lock table leasehold.holds in share row exclusive mode;
+drop trigger if exists ring on leasehold.holds;
+create constraint trigger ring
+  after update or delete on leasehold.holds
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();

@@ -11,6 +11,7 @@ begin
   for line in
     select 'Its time has not come: run_at is ' || spell_time(job.run_at) || '.' where job.run_at > clock()
     union all select * from why_paused(job)
+    union all select * from why_held(job)
     union all select * from why_full(job)
     union all select * from why_no_worker(job)
     union all
@@ -47,6 +48,24 @@ begin
     from tenants t
    where t.name = job.tenant
      and t.paused;
+end $$;
+
+-- Every hold that covers it, with the statement that lifts it. A hold on a host concerns that host only.
+create or replace function leasehold.why_held(job leasehold.jobs) returns setof text
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return query
+  select format('%s %s%s: SELECT leasehold.lift(%L, %L, %L);',
+                case h.scope when 'all' then 'Everything is held' else format('Its %s "%s" is held', h.scope, h.name) end,
+                case when h.until is null then 'until that is lifted'
+                     when h.until > clock() then 'until ' || spell_time(h.until)
+                     else format('no more, but one job starts every %s', spell(h.stagger)) end,
+                format(' (%s)', concat_ws(': ', h.reason, '"' || printable(h.message, 200) || '"')),
+                h.scope, h.name, h.reason)
+    from holds_on(job.tenant, job.queue, job.agent, job.repository) h
+   order by h.scope, h.name, h.reason;
 end $$;
 
 create or replace function leasehold.why_full(job leasehold.jobs) returns setof text

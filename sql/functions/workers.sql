@@ -109,7 +109,7 @@ begin
   perform set_config('leasehold.actor', '', true);
 end $$;
 
--- How long until the next job of the worker's queues falls due; null if none lies ahead.
+-- How long until the next job of the worker's queues falls due, or a hold ends or lets the next start through; null if nothing lies ahead.
 create or replace function leasehold.next_due(worker bigint) returns interval
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
@@ -127,6 +127,7 @@ begin
      and (listens_to is null or j.queue = any (listens_to))
    order by j.run_at
    limit 1;
+  soonest := least(soonest, holds_change(next_due.worker));
   return case when soonest is not null then greatest(soonest - clock(), interval '0') end;
 end $$;
 
