@@ -26,6 +26,7 @@ from leasehold.runs.roster import Roster
 from leasehold.runs.stop import Stopper
 from leasehold.runs.supervise import Supervisor
 from leasehold.runs.vitals import expose
+from leasehold.schedules.ticker import CHANNEL, Ticker
 from leasehold.settings import Settings
 
 log = structlog.get_logger()
@@ -67,7 +68,9 @@ async def serve(settings: Settings) -> None:
         leases = LeaseKeeper(settings, lifeline, lease, roster, keeper, pulse)
         claimer = Claimer(settings, db, lease, roster, keeper, pulse, wake)
         reaper = Reaper(db, lease, settings.renewal)
+        ticker = Ticker(settings.poll.total_seconds(), db, lease, Bell())
         listener.hear("leasehold", wake)
+        listener.hear(CHANNEL, ticker.bell)
         expose(roster, lease, keeper, shipper, db, lifeline)
 
         await lifeline.patiently(lives.begin)  # it may be cut off in the midst of registering and adopting
@@ -76,6 +79,7 @@ async def serve(settings: Settings) -> None:
         services.start_soon(leases.extend_forever)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.expire, GONE)
+        services.start_soon(ticker.tick_forever)
         services.start_soon(every, settings.poll.total_seconds(), partial(still_our_schema, dsn), GONE)
         sdnotify.ready(f"{len(roster.held)} running, {roster.free} free")
         log.info("daemon_ready", worker=lease.worker.id, running=len(roster.held), free=roster.free, keeper=keeper.rung)

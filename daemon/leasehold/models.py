@@ -87,6 +87,22 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class DueSchedule:
+    """A schedule to be looked at in `due_in`; without `next_at` its next tick is to be looked up. No cron: an interval."""
+
+    id: int
+    name: str
+    version: int
+    cron: str | None
+    timezone: str
+    starts_at: datetime
+    next_at: datetime | None
+    missed_most: int
+    now: datetime
+    due_in: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """What to execute, before anybody has executed it."""
 

@@ -38,6 +38,15 @@ grant execute on function
   leasehold.retry(bigint)
   to leasehold_producer, leasehold_admin;
 
+-- schedules: what users write of them
+grant select, delete on leasehold.schedules to leasehold_producer, leasehold_admin;
+grant select on leasehold.schedules to leasehold_reader;
+grant insert (tenant, name, agent, prompt, cron, every, timezone, starts_at, missed, missed_most, jitter, enabled, key,
+              conflict_policy, queue, priority, thread, payload, context),
+      update (tenant, name, agent, prompt, cron, every, timezone, starts_at, missed, missed_most, jitter, enabled, key,
+              conflict_policy, queue, priority, thread, payload, context)
+   on leasehold.schedules to leasehold_producer, leasehold_admin;
+
 grant select on all tables in schema leasehold to leasehold_admin, leasehold_worker;
 grant insert, update, delete on leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.tenant_logins to leasehold_admin;
 grant execute on function
@@ -84,6 +93,9 @@ grant execute on function
   leasehold.watch_workers(),
   leasehold.reap(bigint, uuid, bigint[], bigint[]),
   leasehold.next_due(bigint),
+  leasehold.due_schedules(bigint, uuid, int),
+  leasehold.fire_schedule(bigint, uuid, bigint, int, timestamptz, timestamptz[]),
+  leasehold.fail_schedule(bigint, uuid, bigint, int, timestamptz, text),
   leasehold.deregister_worker(bigint, uuid)
   to leasehold_worker;
 

@@ -1,7 +1,7 @@
 -- Every trigger in one place, made anew only when this text changes: making one locks its table. All locks are taken first, and
 -- the migrator gives way after 100 ms: a worker in the middle of a call never finds itself in a deadlock with us.
 
-lock table leasehold.jobs, leasehold.runs, leasehold.workers in share row exclusive mode;
+lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.holds, leasehold.schedules in share row exclusive mode;
 lock table leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.arrivals in access exclusive mode;
 
 create or replace trigger a_statement
@@ -103,7 +103,6 @@ create constraint trigger ring
   execute function leasehold.ring_at_commit();
 
 -- limits: a hold lifted, or its end drawn nearer
-lock table leasehold.holds in share row exclusive mode;
 drop trigger if exists ring on leasehold.holds;
 create constraint trigger ring
   after update or delete on leasehold.holds
@@ -111,3 +110,15 @@ create constraint trigger ring
   for each row
   when (leasehold.first_of_transaction())
   execute function leasehold.ring_at_commit();
+
+-- Schedules: what users write is checked; functions that fire write other columns, and pass.
+create or replace trigger normalise
+  before insert or update of tenant, name, agent, prompt, cron, every, timezone, starts_at, missed, missed_most, jitter, enabled,
+                             key, conflict_policy, queue, priority, thread, payload, context
+  on leasehold.schedules
+  for each row execute function leasehold.schedules_before_write();
+
+create or replace trigger ring
+  after insert or update of cron, every, timezone, starts_at, jitter, enabled, agent
+  on leasehold.schedules
+  for each statement execute function leasehold.ring_schedules();

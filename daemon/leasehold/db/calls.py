@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
@@ -12,7 +12,7 @@ from anyio import sleep
 from leasehold.db.away import AWAY, Refusal, Weather, named_errors, words
 from leasehold.db.connect import ANSWER, connect_pool
 from leasehold.loops import jittered
-from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
+from leasehold.models import Claim, DueSchedule, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -213,6 +213,26 @@ class Database:
         rows = await self._fetch("select leasehold.next_due($1)", worker.id)
         due: timedelta | None = rows[0][0]
         return due
+
+    async def due_schedules(self, worker: Worker, most: int) -> list[DueSchedule]:
+        """Up to `most` schedules that are due, and the first that is not."""
+        rows = await self._fetch("select * from leasehold.due_schedules($1, $2, $3)", worker.id, worker.token, most)
+        return [DueSchedule(row["schedule"], *list(row.values())[1:]) for row in rows]
+
+    async def fire_schedule(self, worker: Worker, schedule: DueSchedule, ticks: Sequence[datetime] | None) -> Rows:
+        """Fire what has come of it and advance it: (what, tick, job_id, detail)."""
+        return await self._fetch(
+            "select * from leasehold.fire_schedule($1, $2, $3, $4, $5, $6)",
+            worker.id, worker.token, schedule.id, schedule.version, schedule.next_at, ticks,
+        )  # fmt: skip
+
+    async def fail_schedule(self, worker: Worker, schedule: DueSchedule, error: str) -> bool:
+        """Say in its row why it cannot be fired; False when it is not what we have read any more."""
+        rows = await self._fetch(
+            "select leasehold.fail_schedule($1, $2, $3, $4, $5, $6)",
+            worker.id, worker.token, schedule.id, schedule.version, schedule.next_at, error,
+        )  # fmt: skip
+        return bool(rows[0][0])
 
     async def deregister_worker(self, worker: Worker) -> None:
         """End this life; refused while it has live runs."""
