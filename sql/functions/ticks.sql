@@ -83,7 +83,7 @@ begin
       return query select 'failed', tick, null::bigint, held.error;
     end;
   end loop;
-  if cardinality(due) > cardinality(chosen) then
+  if cardinality(due) > cardinality(chosen) or due[1] > held.next_at then
     return query select 'missed', held.next_at, null::bigint, held.missed;
   elsif held.next_at is null then
     return query select 'planned', upcoming, null::bigint, null::text;

@@ -27,7 +27,7 @@ def ticks(cron: str, timezone: str, expected: datetime | None, starts_at: dateti
         begin = max(now, starts_at - MOMENT)
         if expected is None:
             return [_first(cron, zone, begin)]
-        since = max(expected, _earlier(cron, zone, now, max(most, 2) + 1)) - MOMENT
+        since = _since(cron, zone, expected, now, max(most, 2)) - MOMENT
         come = list(takewhile(lambda tick: tick <= now, islice(_after(cron, zone, since), 4 * most + 8)))
         return [*come, _first(cron, zone, begin)]
     except NoTick:
@@ -50,8 +50,13 @@ def _after(cron: str, zone: tzinfo, moment: datetime) -> Iterator[datetime]:
             yield instant
 
 
-def _earlier(cron: str, zone: tzinfo, now: datetime, count: int) -> datetime:
-    """About `count` ticks before `now`: where to begin, so that a year of absence costs no more than a day."""
-    back = [now]
-    back += (tick.astimezone(UTC) for tick in islice(CronSim(cron, now.astimezone(zone), reverse=True), count))
-    return min(back) if len(back) > count else datetime.min.replace(tzinfo=UTC) + timedelta(days=2)
+def _since(cron: str, zone: tzinfo, expected: datetime, now: datetime, count: int) -> datetime:
+    """`expected`, or about `count` ticks before `now` if that is later: a year of absence costs no more than a day."""
+    back = CronSim(cron, now.astimezone(zone), reverse=True)
+    for nth, tick in enumerate(back):
+        instant = tick.astimezone(UTC)
+        if instant <= expected:
+            break
+        if nth == count:
+            return instant
+    return expected
