@@ -7,7 +7,7 @@ from anyio import CancelScope, create_task_group
 
 from leasehold import __version__, sdnotify
 from leasehold.bell import Bell
-from leasehold.db.away import GONE
+from leasehold.db.away import CHORE, GONE
 from leasehold.db.calls import open_database
 from leasehold.db.listen import open_listener
 from leasehold.db.schema import still_our_schema, until_schema
@@ -16,6 +16,8 @@ from leasehold.events.shipper import open_shipper
 from leasehold.loops import background, every
 from leasehold.metrics import open_metrics
 from leasehold.processes.link import open_keeper
+from leasehold.retention.removals import Remover
+from leasehold.retention.sweep import Sweeper
 from leasehold.runs.adopt import Lives, host_id
 from leasehold.runs.claim import Claimer
 from leasehold.runs.lease import Lease, LeaseKeeper
@@ -69,6 +71,7 @@ async def serve(settings: Settings) -> None:
         claimer = Claimer(settings, db, lease, roster, keeper, pulse, wake)
         reaper = Reaper(db, lease, settings.renewal)
         ticker = Ticker(settings.poll.total_seconds(), db, lease, Bell())
+        sweeper, remover = Sweeper(db, lease), Remover(settings, db, lease, roster, keeper)
         listener.hear("leasehold", wake)
         listener.hear(CHANNEL, ticker.bell)
         expose(roster, lease, keeper, shipper, db, lifeline)
@@ -80,6 +83,9 @@ async def serve(settings: Settings) -> None:
         services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.expire, GONE)
         services.start_soon(ticker.tick_forever)
+        services.start_soon(every, settings.sweep.total_seconds(), sweeper.sweep, CHORE)
+        services.start_soon(every, settings.sweep.total_seconds(), remover.remove, CHORE)
+        services.start_soon(every, settings.sweep.total_seconds(), remover.find, CHORE)
         services.start_soon(every, settings.poll.total_seconds(), partial(still_our_schema, dsn), GONE)
         sdnotify.ready(f"{len(roster.held)} running, {roster.free} free")
         log.info("daemon_ready", worker=lease.worker.id, running=len(roster.held), free=roster.free, keeper=keeper.rung)

@@ -33,6 +33,16 @@ class RunKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """A directory below the state directory that has to go; `token` is of the run whose directory is meant."""
+
+    id: int
+    what: str
+    path: str
+    token: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What a claim answers: which run was opened, for which job."""
 

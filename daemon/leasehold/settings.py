@@ -121,6 +121,8 @@ class Settings(BaseSettings):
     """How long before the end of an unrenewed lease the agents must be dead."""
     poll: Duration = timedelta(seconds=30)
     """How long to trust silence on LISTEN before looking anyway."""
+    sweep: Duration = timedelta(minutes=1)
+    """How often to look for rows and directories whose time is over, see `leasehold.retention`."""
     grace: Duration = timedelta(seconds=10)
     """Most time between TERM and KILL when the daemon is in a hurry; an agent's `stop_grace` may be less."""
     drain: Duration = timedelta(minutes=5)

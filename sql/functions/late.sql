@@ -86,8 +86,8 @@ begin
      and not exists (select from events e
                       where e.job_id = job.id
                         and e.kind = 'retried'
-                        and e.seq > (select max(x.seq) from events x
-                                      where x.job_id = job.id and x.run_id = (run).id and x.kind in ('lost', 'failed', 'cancelled'))) then
+                        and e.seq > coalesce((select max(x.seq) from events x      -- none: it has been swept, see retention
+                                      where x.job_id = job.id and x.run_id = (run).id and x.kind in ('lost', 'failed', 'cancelled')), 0)) then
     job.losses := job.losses - 1;                                    -- it was no loss after all
     job.interruptions := job.interruptions - 1;
     perform settle_job('late', job, run, outcome, reason, message, result, facts);

@@ -7,6 +7,7 @@ create or replace function leasehold.want_removal(
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
+#variable_conflict use_column
 begin
   insert into removals as m (host_id, keeper_id, what, path, token, next_at)
   values (want_removal.host_id, want_removal.keeper_id, want_removal.what, want_removal.path, want_removal.token,

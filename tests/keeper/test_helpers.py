@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from leasehold.keeper.rundir import RunDirectory
 
 pytestmark = pytest.mark.race
 
@@ -44,3 +45,13 @@ def test_a_stray_with_the_number_of_an_earlier_helper_is_a_stray(tmp_path):
         [sys.executable, "-c", SAME_NUMBER, str(tmp_path)], check=True, capture_output=True, timeout=60
     ).stdout
     assert json.loads(said) == {"same": True, "orphans": [True]}
+
+
+def test_a_link_in_the_place_of_a_run_directory_goes_and_what_it_leads_to_stays(tmp_path):
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "stdout").write_text("x")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "7").symlink_to(treasure)
+    assert RunDirectory(tmp_path / "runs", 7).remove() is None
+    assert not (tmp_path / "runs" / "7").is_symlink() and (treasure / "stdout").exists()

@@ -30,6 +30,9 @@ Refusal = asyncpg.PostgresError
 GONE: tuple[type[Exception], ...] = (*AWAY, WorkerClosed)
 """For what comes round again by itself: away, or not ours any more, which the lease loop mends."""
 
+CHORE: tuple[type[Exception], ...] = (*GONE, Refusal)
+"""For house-keeping, which must not end the daemon whatever the server says to it."""
+
 WORKER_CLOSED = {"LH012"}
 RUN_REFUSED = {"LH010", "LH011", "LH013"}
 

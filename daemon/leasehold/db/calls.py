@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -12,7 +13,7 @@ from anyio import sleep
 from leasehold.db.away import AWAY, Refusal, Weather, named_errors, words
 from leasehold.db.connect import ANSWER, connect_pool
 from leasehold.loops import jittered
-from leasehold.models import Claim, DueSchedule, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
+from leasehold.models import Claim, DueSchedule, EventRow, OutputRow, Removal, Run, RunKey, Settled, Verdict, Worker
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -233,6 +234,28 @@ class Database:
             worker.id, worker.token, schedule.id, schedule.version, schedule.next_at, error,
         )  # fmt: skip
         return bool(rows[0][0])
+
+    async def sweep_retention(self, worker: Worker, after: str | None) -> tuple[str, int, bool] | None:
+        """One batch of the rule behind `after`: which, how many rows went, is there more; None: the round is over."""
+        rows = await self._fetch("select * from leasehold.sweep_retention($1, $2, $3)", worker.id, worker.token, after)
+        return (rows[0]["what"], rows[0]["removed"], rows[0]["more"]) if rows else None
+
+    async def take_removals(self, worker: Worker) -> list[Removal]:
+        """Directories that are to go from this state directory now."""
+        rows = await self._fetch("select * from leasehold.take_removals($1, $2)", worker.id, worker.token)
+        return [Removal(row["removal"], row["what"], row["path"], row["run_token"]) for row in rows]
+
+    async def end_removal(self, worker: Worker, removal: Removal, error: str | None) -> None:
+        """It is gone, or why not."""
+        await self._fetch("select leasehold.end_removal($1, $2, $3, $4)", worker.id, worker.token, removal.id, error)
+
+    async def find_orphans(self, worker: Worker, runs: Sequence[tuple[int, UUID | None]]) -> list[int]:
+        """Run directories that are here and that nobody follows; those that are wanted gone from now on."""
+        rows = await self._fetch(
+            "select * from leasehold.find_orphans($1, $2, $3, $4)",
+            worker.id, worker.token, [run for run, _ in runs], [token for _, token in runs],
+        )  # fmt: skip
+        return [row[0] for row in rows]
 
     async def deregister_worker(self, worker: Worker) -> None:
         """End this life; refused while it has live runs."""

@@ -131,6 +131,9 @@ class RunDirectory:
         aside = self.runs.parent / f"trash-{self.run_id}-{os.urandom(4).hex()}"
         unlock(self.path)
         try:
+            if self.path.is_symlink():  # somebody's joke: the link goes, what it leads to stays
+                self.path.unlink()
+                return None
             self.path.rename(aside)
         except FileNotFoundError:
             return None

@@ -58,6 +58,14 @@ class KeptRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """What the keeper has of a run, at a glance: whose it is, and whether its tree is gone."""
+
+    key: RunKey | None
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A living tree as the keeper saw it: what it has used, who is in it, its shape as text."""
 
@@ -127,6 +135,11 @@ class Keeper:
             if run.exit is None and run.run_id not in self._trees and run.deadline is not None:
                 self._trees[run.run_id] = Tree(run, run.deadline, 0.0)
         return kept
+
+    async def listed(self) -> dict[int, Listed]:
+        """Everything the keeper has, only to look at: nobody is told of an end by this."""
+        runs = [KeptRun(run["run_id"], run["token"], run["state"]) for run in (await self._ask("list"))["runs"]]
+        return {run.run_id: Listed(run.key, run.state == "exited") for run in runs}
 
     async def hold(self, run_id: int) -> bool:
         """Let the whole tree stand still; False: it is being ended, so it is not held."""

@@ -1,0 +1,156 @@
+"""Deleting by hand: only what has ended, only one's own, and everything of it."""
+
+import asyncio
+import re
+
+import pytest
+from leasehold.db.migrate import sql_home
+
+COUNT = "select count(*) from leasehold.jobs"
+
+
+@pytest.fixture
+async def ended(sql, worker, job):
+    async def make(**columns):
+        made = await job(**columns)
+        await sql.execute("select leasehold.cancel($1)", made)
+        return made
+
+    return make
+
+
+async def delete(sql, job):
+    return await sql.fetchval("select leasehold.delete_job($1)", job)
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "timed_out", "blocked", "cancelled"])
+async def test_whatever_has_ended_can_go(sql, worker, job, outcome, sane):
+    made = await job()
+    reason = {"failed": "exit_code", "timed_out": "total", "blocked": "question", "cancelled": "cancelled"}.get(outcome)
+    run = await worker.claim_one()
+    if outcome == "cancelled":
+        await sql.execute("select leasehold.cancel($1)", made)
+    await worker.finish(run, outcome, reason)
+    assert await delete(sql, made) == "deleted"
+    for table in ("heads", "events", "runs", "output"):
+        assert await sql.fetchval(f"select count(*) from leasehold.{table}") == 0, table
+    await sane()
+
+
+async def test_what_has_not_ended_is_refused(sql, worker, job, refused):
+    running = await job(priority=9)
+    await worker.claim_one()
+    queued, holder = await job(), await job(concurrency_key="k")
+    deferred = await job(concurrency_key="k")
+    for live in (running, queued, holder, deferred):
+        async with refused("LH095", "cannot be deleted"):
+            await delete(sql, live)
+
+
+async def test_one_that_is_not_there_and_one_of_others_are_the_same(sql, ended, login, refused):
+    other = await ended(tenant="acme")
+    producer = await login("leasehold_producer", "blue")
+    for job in (other, 4711):
+        async with refused("LH023", f"there is no job {job}"):
+            await delete(producer, job)
+
+
+async def test_a_producer_deletes_its_own(sql, fixer, worker, login):
+    producer = await login("leasehold_producer", "blue")
+    job = await producer.fetchval("insert into leasehold.jobs (agent, prompt) values ('fixer', 'x') returning id")
+    await producer.execute("select leasehold.cancel($1)", job)
+    assert await delete(producer, job) == "deleted"
+    assert await sql.fetchval(COUNT) == 0
+
+
+async def test_old_ones_go_oldest_first_and_only_so_many(sql, clock, ended):
+    jobs = []
+    for _ in range(4):
+        jobs.append(await ended())
+        await clock.forward(days=10)
+    assert await sql.fetchval("select leasehold.count_old_jobs(15)") == 3
+    assert await sql.fetchval("select leasehold.delete_old_jobs(15, 2)") == 2
+    assert [row["id"] for row in await sql.fetch("select id from leasehold.jobs order by id")] == jobs[2:]
+    assert await sql.fetchval("select leasehold.delete_old_jobs(15)") == 1
+
+
+@pytest.mark.parametrize("days", [None, 0, -3])
+async def test_without_a_number_of_days_all_that_have_ended_are_old(sql, ended, job, days):
+    for _ in range(3):
+        await ended()
+    await job()
+    assert await sql.fetchval("select leasehold.count_old_jobs($1)", days) == 3
+    assert await sql.fetchval("select leasehold.delete_old_jobs($1)", days) == 3
+    assert await sql.fetchval(COUNT) == 1
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(None, 50), (0, 1), (-5, 1), (7, 7), (1000, 100)])
+async def test_the_limit_is_clamped(sql, ended, asked, taken):
+    for _ in range(101):
+        await ended()
+    assert await sql.fetchval("select leasehold.delete_old_jobs(null, $1)", asked) == taken
+
+
+async def test_only_those_of_ones_own_tenants(sql, ended, login):
+    await ended(tenant="acme")
+    await ended(tenant="blue")
+    producer = await login("leasehold_producer", "blue")
+    assert await producer.fetchval("select leasehold.count_old_jobs()") == 1
+    assert await producer.fetchval("select leasehold.delete_old_jobs()") == 1
+    assert await sql.fetchval("select tenant from leasehold.jobs") == "acme"
+
+
+async def test_what_somebody_holds_is_left_and_nobody_waits(sql, ended, connect):
+    held = await ended()
+    await ended()
+    other = await connect()
+    async with other.transaction():
+        await other.execute("select from leasehold.jobs where id = $1 for update", held)
+        async with asyncio.timeout(5):
+            assert await sql.fetchval("select leasehold.delete_old_jobs()") == 1
+    assert await sql.fetchval("select leasehold.delete_old_jobs()") == 1
+
+
+NAMES = r"(^|_)(job|run)(_id)?$"
+TABLES = """
+select c.relname as relation, a.attname as named_in
+  from pg_class c
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.atttypid = 'bigint'::regtype
+ where c.relnamespace = 'leasehold'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition and a.attname ~ $1
+"""
+INDEXED = """
+select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+                where i.indrelid = ('leasehold.' || $1)::regclass and a.attname = $2)
+"""
+
+
+async def test_every_table_that_names_a_job_or_a_run_is_in_the_cascade_and_has_an_index_for_it(sql):
+    """To be added to: hangs_on_jobs() in functions/deletion.sql, one line for each new table."""
+    named = {(row["relation"], row["named_in"]) for row in await sql.fetch(TABLES, NAMES)}
+    lines = await sql.fetch("select * from leasehold.hangs_on_jobs()")
+    whole = {row["relation"] for row in lines if row["then_"] == "delete"}
+    cleared = {(row["relation"], row["named_in"]) for row in lines if row["then_"] == "clear"}
+    forgotten = {(table, column) for table, column in named if table not in whole and (table, column) not in cleared}
+    assert not forgotten, f"add a line to hangs_on_jobs() for {sorted(forgotten)}"
+    assert {row["then_"] for row in lines} <= {"delete", "clear"} and {row["names"] for row in lines} <= {"job", "run"}
+    for row in lines:
+        if await sql.fetchval("select to_regclass('leasehold.' || $1) is not null", row["relation"]):
+            assert await sql.fetchval(INDEXED, row["relation"], row["named_in"]), f"{row} scans its table"
+
+
+async def test_a_new_table_that_is_forgotten_is_found(sql):
+    await sql.execute("create table leasehold.notes (id bigint, job_id bigint, last_run bigint)")
+    named = {(row["relation"], row["named_in"]) for row in await sql.fetch(TABLES, NAMES)}
+    assert {("notes", "job_id"), ("notes", "last_run")} <= named
+
+
+async def test_no_foreign_key_stands_in_the_way(sql):
+    pointing = await sql.fetch("""select conrelid::regclass::text from pg_constraint
+        where contype = 'f' and confrelid in ('leasehold.jobs'::regclass, 'leasehold.runs'::regclass) and confdeltype = 'a'""")
+    assert not pointing, "hangs_on_jobs() deletes what names a job; a foreign key must not refuse it"
+
+
+async def test_the_cascade_names_no_table_twice_for_the_same_column():
+    text = (sql_home() / "functions" / "deletion.sql").read_text()
+    lines = re.findall(r"\('(\w+)', +'(\w+)', +'(?:job|run)', +'(?:delete|clear)'\)", text)
+    assert len(lines) == len(set(lines)) >= 4
