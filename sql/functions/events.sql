@@ -77,7 +77,7 @@ begin
     insert into events (job_id, seq, run_id, tenant, level, phase, kind, message, data)
     select f.job_id, n.base + f.place, f.run, f.tenant,
            case when f.level in ('debug', 'info', 'warning', 'error') then f.level else 'info' end,
-           f.phase, coalesce(f.kind, 'message'), f.message, f.data
+           f.phase, coalesce(f.kind, 'message'), f.message, nullif(f.data, 'null')
       from fresh f
       join numbered n using (job_id)
   )
