@@ -27,6 +27,7 @@ def leasehold(dsn, tmp_path):
     return run
 
 
+@pytest.mark.rule("S111")
 async def test_a_job_is_enqueued_shown_cancelled_and_retried(leasehold, sql, agent):
     await agent("any", "true")
     code, out, _ = await leasehold(

@@ -17,6 +17,7 @@ async def test_a_queued_job_ends_at_once_without_a_daemon(sql, agent, insert):
     assert await sql.fetchval("select status from leasehold.jobs where id = $1", job) == "cancelled"
 
 
+@pytest.mark.rule("SW6")
 async def test_an_agent_that_ignores_term_is_gone_with_all_its_children(host, sql, agent, insert, ends, tmp_path):
     pids = tmp_path / "pids"
     await agent(

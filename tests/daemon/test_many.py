@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 
+@pytest.mark.rule("SW1")
 @pytest.mark.slow
 @pytest.mark.race
 async def test_two_daemons_share_two_thousand_jobs(host_at, sql, agent, eventually, dsn):

@@ -51,6 +51,7 @@ async def test_every_way_to_fail_has_its_own_reason(host, sql, agent, insert, en
     assert await sql.fetchval("select message from leasehold.jobs where id = $1", job)
 
 
+@pytest.mark.rule("S104")
 async def test_an_unreadable_workspace_is_its_own_reason(host, sql, agent, insert, ends, tmp_path):
     import os
 

@@ -217,6 +217,7 @@ async def test_an_agent_of_events_only_costs_little_disk_and_sigkill_repeats_non
     assert await stored(job) == ([[0, whole]], summary)
 
 
+@pytest.mark.rule("SW36")
 async def test_events_over_the_limit_are_dropped_with_one_notice_and_the_result_counts(
     host, sql, agent, insert, ends, eventually, tmp_path
 ):

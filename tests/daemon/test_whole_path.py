@@ -4,6 +4,8 @@ import hashlib
 import json
 from datetime import timedelta
 
+import pytest
+
 
 async def kinds(sql, job):
     rows = await sql.fetch("select seq, kind from leasehold.events where job_id = $1 order by seq", job)
@@ -53,6 +55,7 @@ async def test_any_bytes_arrive_as_they_were(host, sql, agent, insert, ends, wri
     )
 
 
+@pytest.mark.rule("S86")
 async def test_a_result_line_becomes_the_jobs_result(host, sql, agent, insert, ends):
     await agent("answer", """echo '{"type": "result", "value": {"sum": 3}}'""")
     async with host.daemon():
@@ -98,6 +101,7 @@ async def test_a_job_for_later_starts_when_its_time_has_come(host, sql, agent, i
     assert timedelta(0) <= began - run_at < timedelta(seconds=2)
 
 
+@pytest.mark.rule("SW36")
 async def test_total_timeout_stops_an_agent(host, sql, agent, insert, ends):
     await agent("slow", "sleep 60", total_timeout=timedelta(seconds=1))
     async with host.daemon():

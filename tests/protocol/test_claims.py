@@ -46,6 +46,7 @@ async def test_a_renewal_that_overtakes_the_answer_of_a_claim_takes_up_nothing(
     assert len(stage.wire.asked("spawn")) == 1
 
 
+@pytest.mark.rule("SW3")
 async def test_a_claim_and_a_renewal_that_arrive_after_their_worker_was_reaped_are_refused(
     stage, observer, other, sql, agent, insert, ends, eventually
 ):

@@ -8,6 +8,7 @@ from protocol.stage import PATIENT, SHORT, until
 pytestmark = pytest.mark.race
 
 
+@pytest.mark.rule("SW6")
 async def test_a_cancelled_job_whose_worker_is_reaped_does_not_run_again(
     stage, observer, other, sql, agent, insert, started, ends, runs
 ):

@@ -28,6 +28,7 @@ async def test_a_new_life_adopts_what_its_keeper_still_holds(sql, worker, hire, 
     await sane()
 
 
+@pytest.mark.rule("S42", "SW3")
 async def test_the_old_life_can_do_nothing_for_an_adopted_run(worker, hire, job, refused):
     [run] = await claimed(worker, job)
     await (await hire()).adopt([run])
@@ -94,6 +95,7 @@ async def test_adopting_an_expired_life_that_nobody_reaped(worker, hire, job, cl
     assert await (await hire()).adopt([run]) == [("adopted", run["run_id"])]
 
 
+@pytest.mark.rule("S121", "SW2")
 async def test_a_job_whose_worker_is_reaped_runs_elsewhere(sql, worker, hire, job, look, story, clock, sane):
     [run] = await claimed(worker, job)
     await clock.forward(seconds=121)
@@ -136,6 +138,7 @@ async def test_queued_jobs_are_never_reaped_and_a_reaper_spares_itself(sql, work
     assert (await look(born))["status"] == "queued"
 
 
+@pytest.mark.rule("S104", "S121")
 async def test_a_job_that_keeps_losing_its_worker_stops_at_the_cap(sql, hire, fixer, clock, job, look, story):
     born = await job(max_attempts=10)
     for number in range(3):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 
+@pytest.mark.rule("S14")
 async def test_a_bare_agent_from_psql(sql, login):
     admin = await login("leasehold_admin")
     await admin.execute("insert into leasehold.agents (name, adapter, command) values (' Fixer ', 'command', '{true}')")
@@ -22,6 +23,7 @@ async def test_a_bare_agent_from_psql(sql, login):
     assert (row["retry_backoff"].seconds, row["retry_backoff_max"].seconds, row["stop_grace"].seconds) == (5, 600, 10)
 
 
+@pytest.mark.rule("S20")
 @pytest.mark.parametrize(
     ("code", "columns", "says"),
     [
@@ -99,6 +101,7 @@ async def test_an_agent_keeps_its_name(sql, fixer, refused):
         await sql.execute("update leasehold.agents set name = 'mender'")
 
 
+@pytest.mark.rule("SW35")
 async def test_a_paused_agent_starts_nothing_until_it_is_resumed(sql, worker, job, look):
     born = await job()
     await sql.execute("select leasehold.pause_agent('Fixer', 'rate limited')")

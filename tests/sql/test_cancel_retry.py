@@ -3,6 +3,7 @@
 import pytest
 
 
+@pytest.mark.rule("S34", "S103")
 async def test_a_queued_job_ends_at_once(sql, worker, job, look, story, clock):
     born = await job()
     assert await sql.fetchval("select leasehold.cancel($1, 'changed my mind')", born) == "cancelled"
@@ -18,6 +19,7 @@ async def test_a_queued_job_ends_at_once(sql, worker, job, look, story, clock):
     assert await worker.claim() == []
 
 
+@pytest.mark.rule("S117")
 async def test_a_running_job_is_only_asked_to_end_and_its_worker_is_told(sql, worker, job, look, story, connect):
     born, listener, heard = await job(), await connect(), []
     await listener.add_listener(f"leasehold_worker_{worker.id}", lambda *notice: heard.append(notice[3]))
@@ -31,6 +33,7 @@ async def test_a_running_job_is_only_asked_to_end_and_its_worker_is_told(sql, wo
     assert heard == ["", ""]
 
 
+@pytest.mark.rule("SW6")
 async def test_the_end_of_a_run_whose_cancel_was_asked_for_is_cancelled(sql, worker, job, look):
     born = await job(max_attempts=5)
     run = await worker.claim_one()
@@ -46,6 +49,7 @@ async def test_a_run_that_succeeded_before_the_stop_reached_it_has_succeeded(sql
     assert (await worker.finish(run))["job_status"] == (await look(born))["status"] == "succeeded"
 
 
+@pytest.mark.rule("S102", "S117", "SW9")
 async def test_cancelling_twice_and_cancelling_what_has_ended_is_refused(sql, worker, job, refused):
     first, second = await job(), await job()
     await sql.execute("select leasehold.cancel($1)", first)
@@ -64,6 +68,7 @@ async def test_an_unknown_job_is_named(sql, refused, function):
         await sql.execute(f"select leasehold.{function}(null)")
 
 
+@pytest.mark.rule("S78", "SW41")
 async def test_a_failed_job_can_be_retried_and_gets_one_more_attempt(sql, worker, job, look, story):
     born = await job()
     await worker.fail(await worker.claim_one(), message="it broke", result='{"a": 1}')
@@ -149,6 +154,7 @@ async def test_a_cancel_under_an_old_snapshot_does_not_strand_the_key(sql, worke
     assert [r["job_id"] for r in await worker.claim() or await worker.claim()] == [second]
 
 
+@pytest.mark.rule("S116", "SW5")
 @pytest.mark.parametrize(
     ("to", "tells"),
     [("cancelled", "leasehold.cancel("), ("running", "claim()"), ("succeeded", "finish_run()")],
@@ -169,6 +175,7 @@ async def test_a_run_and_a_worker_cannot_be_changed_by_hand_either(sql, worker, 
         await sql.execute("update leasehold.workers set state = 'closed' where id = $1", worker.id)
 
 
+@pytest.mark.rule("SW5")
 async def test_naming_an_actor_does_not_open_other_transitions(sql, fixer, job, refused):
     born = await job()
     await sql.execute("set leasehold.actor = 'cancel'")

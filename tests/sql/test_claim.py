@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 
+@pytest.mark.rule("S2", "S73", "S74", "S116")
 async def test_a_claim_opens_one_run_for_each_job(sql, worker, job, look, story, clock, sane):
     jobs = [await job() for _ in range(3)]
     runs = await worker.claim(2)
@@ -25,6 +26,7 @@ async def test_no_slots_no_jobs(worker, job):
     assert await worker.claim(0) == await worker.claim(-1) == []
 
 
+@pytest.mark.rule("S73")
 async def test_inside_a_lane_priority_then_time_then_id(worker, job, clock):
     low, late, first, second, high = (
         await job(), await job(run_at=clock.now - timedelta(minutes=1)), await job(run_at=clock.now - timedelta(minutes=2)),
@@ -33,6 +35,7 @@ async def test_inside_a_lane_priority_then_time_then_id(worker, job, clock):
     assert [(await worker.claim_one())["job_id"] for _ in range(5)] == [high, first, second, late, low]
 
 
+@pytest.mark.rule("S75")
 async def test_the_same_claim_answers_the_bodies_in_a_second_call(sql, hire, clock, job):
     await sql.execute("""insert into leasehold.agents (name, command, env, workspace, launcher, limits, total_timeout)
         values ('fixer', '{sh,-c,x}', '{"A": "b"}', '/srv', '{nice}', '{"pids_max": 5}', '1 h')""")
@@ -88,6 +91,7 @@ async def test_a_full_tenant_does_not_hold_up_the_others(sql, worker, job):
     assert await worker.claim() == []
 
 
+@pytest.mark.rule("SW35")
 @pytest.mark.parametrize(
     ("pause", "resume"),
     [
@@ -181,6 +185,7 @@ async def test_a_claim_with_an_old_snapshot_is_refused(sql, worker, refused):
         await worker.claim()
 
 
+@pytest.mark.rule("S41", "SW4")
 async def test_a_worker_with_an_expired_or_closed_lease_claims_nothing(worker, job, hire, clock, refused):
     await job()
     await clock.forward(seconds=120)

@@ -9,6 +9,7 @@ import pytest
 ENQUEUE = "select * from leasehold.enqueue('fixer', $1, idempotency_key => $2)"
 
 
+@pytest.mark.rule("S1")
 async def test_enqueue_returns_the_job_and_what_became_of_it(sql, fixer, look):
     row = await sql.fetchrow(
         "select * from leasehold.enqueue(agent => 'fixer', prompt => 'p', project => 'x', queue => 'slow', kind => 'review',"
@@ -21,6 +22,7 @@ async def test_enqueue_returns_the_job_and_what_became_of_it(sql, fixer, look):
     ]  # fmt: skip
 
 
+@pytest.mark.rule("S67")
 async def test_the_same_request_finds_the_same_job(sql, fixer, story):
     first = await sql.fetchrow(ENQUEUE, "p", "k")
     again = await sql.fetchrow(ENQUEUE, "p", "k")

@@ -15,6 +15,7 @@ async def spoken(sql, job):
     ]
 
 
+@pytest.mark.rule("S87")
 async def test_events_of_many_runs_in_one_call_are_numbered_in_order(sql, worker, job, story, sane):
     await job(), await job()
     one, two = await worker.claim()
@@ -61,6 +62,7 @@ async def test_a_run_that_is_not_live_is_refused_by_name_and_the_others_are_writ
     assert await sql.fetchval("select count(*) from leasehold.events where kind = 'message'") == 1
 
 
+@pytest.mark.rule("S24", "S87")
 async def test_strange_levels_and_kinds_do_not_poison_a_batch(sql, worker, job):
     await job()
     run = await worker.claim_one()
@@ -81,6 +83,7 @@ async def test_arrays_of_different_lengths_are_refused(sql, worker, job, refused
     assert await worker.say() == await worker.ship() == []
 
 
+@pytest.mark.rule("S25", "S76")
 async def test_progress_is_a_phase_and_an_event(sql, worker, job, refused, story):
     await job()
     run = await worker.claim_one()

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 
+@pytest.mark.rule("S2", "S86", "S120")
 async def test_a_verdict_settles_run_and_job_and_may_be_repeated(sql, worker, job, look, story, clock):
     born = await job()
     run = await worker.claim_one()
@@ -21,6 +22,7 @@ async def test_a_verdict_settles_run_and_job_and_may_be_repeated(sql, worker, jo
     assert await story(born) == ["queued", "started", "spawned", "succeeded"]
 
 
+@pytest.mark.rule("SW7", "SW9")
 async def test_another_verdict_is_refused(worker, job, refused):
     await job()
     run = await worker.claim_one()
@@ -32,6 +34,7 @@ async def test_another_verdict_is_refused(worker, job, refused):
         await worker.start(run)
 
 
+@pytest.mark.rule("S42", "S118", "SW4")
 async def test_the_fence_is_run_worker_and_both_tokens(worker, hire, job, refused):
     """Rule 19."""
     await job()
@@ -67,6 +70,7 @@ async def test_outcome_and_reason_are_a_closed_table(worker, job, refused, outco
         await worker.finish(run, outcome, reason)
 
 
+@pytest.mark.rule("S78", "SW10")
 async def test_every_pair_of_the_table_settles_a_job(sql, worker, job, look, sane, clock):
     for row in await sql.fetch("select * from leasehold.reasons where reason <> 'crash_cap'"):
         born = await job(max_attempts=1)
@@ -261,6 +265,7 @@ async def test_interruptions_have_no_cap(worker, job):
         ] == "queued"
 
 
+@pytest.mark.rule("S72")
 async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, look, story, sane):
     first, low, high = (
         await job(concurrency_key="k"),
@@ -277,6 +282,7 @@ async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, 
     await sane()
 
 
+@pytest.mark.rule("S72")
 async def test_a_job_that_waits_for_its_retry_keeps_its_key(worker, job, look):
     await job(concurrency_key="k", max_attempts=2)
     second = await job(concurrency_key="k")
@@ -332,6 +338,7 @@ class TestLateOutcome:
         assert tuple(await worker.finish(lost))[:2] == ("late", "queued")
         assert (await story(lost["job_id"]))[-2:] == ["interrupted", "late_outcome"]
 
+    @pytest.mark.rule("SW6")
     async def test_a_cancelled_job_stays_cancelled(self, sql, worker, lost, look):
         await sql.execute("select leasehold.cancel($1)", lost["job_id"])
         assert tuple(await worker.finish(lost)) == ("late", "cancelled", None)
@@ -349,6 +356,7 @@ class TestLateOutcome:
     async def test_a_late_interruption_is_noted_and_changes_nothing(self, worker, lost):
         assert tuple(await worker.finish(lost, "interrupted", "lease_lost"))[:2] == ("late", "queued")
 
+    @pytest.mark.rule("SW2")
     async def test_it_hands_on_the_key(self, sql, worker, hire, job, clock, look):
         first, second = await job(concurrency_key="k"), await job(concurrency_key="k")
         run = await worker.claim_job(first)

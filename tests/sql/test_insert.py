@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 
+@pytest.mark.rule("S62", "S63", "S65")
 async def test_a_bare_insert_from_psql_is_a_complete_job(sql, fixer, clock, job, look, story):
     row = await look(await job(agent=" Fixer ", prompt="Make the tests pass"))
     assert (row["agent"], row["tenant"], row["queue"], row["kind"]) == ("fixer", "default", "default", "task")
@@ -32,6 +33,7 @@ async def test_explicit_nulls_mean_the_default(fixer, job, look):
     )
 
 
+@pytest.mark.rule("S19", "S46")
 async def test_blank_names_mean_the_default_and_names_are_trimmed(fixer, job, look):
     row = await look(await job(queue="  ", kind=" review ", project="  ", title=" One "))
     assert (row["queue"], row["kind"], row["project"], row["title"]) == ("default", "review", None, "One")
@@ -73,6 +75,7 @@ async def test_the_id_cannot_be_chosen(fixer, login, refused):
         )
 
 
+@pytest.mark.rule("S46", "SW36")
 @pytest.mark.parametrize(
     ("code", "columns", "says"),
     [
@@ -123,6 +126,7 @@ async def test_what_postgres_itself_refuses_keeps_its_own_code(sql, fixer, refus
         await sql.execute("insert into leasehold.jobs (agent, prompt, priority) values ('fixer', 'x', 99999999999)")
 
 
+@pytest.mark.rule("S62")
 async def test_one_bad_row_of_many_leaves_nothing_behind(sql, fixer, refused):
     async with refused("LH003"):
         await sql.execute(

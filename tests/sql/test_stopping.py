@@ -71,6 +71,7 @@ async def test_a_suspicion_is_a_warning_with_its_facts_and_the_time_on_the_run(s
     assert (await kept(run))["status"] == "starting"
 
 
+@pytest.mark.rule("S42")
 @pytest.mark.parametrize("say", ["stop", "suspect", "unkillable"])
 async def test_only_the_live_runs_own_worker_may_say_such_things(worker, hire, run, refused, say):
     other = await hire(instance="beta")

@@ -35,6 +35,7 @@ NOBODY = [
 ]
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize("role", ["producer", "reader", "worker", "admin"])
 async def test_nobody_writes_past_the_functions(login, fixer, job, refused, role):
     await job()
@@ -44,6 +45,7 @@ async def test_nobody_writes_past_the_functions(login, fixer, job, refused, role
             await person.execute(statement)
 
 
+@pytest.mark.rule("S41")
 @pytest.mark.parametrize("role", ["producer", "reader", "admin"])
 async def test_only_workers_call_the_workers_functions(login, refused, role):
     person = await login(f"leasehold_{role}")
@@ -93,6 +95,7 @@ async def test_a_login_without_a_row_belongs_to_default(login, fixer, job, look)
     assert await producer.fetchval("select leasehold.my_tenants()") == ["default"]
 
 
+@pytest.mark.rule("S35", "S45", "S111")
 async def test_tenants_see_and_touch_only_their_own(login, worker, job, look, refused, eventually):
     acme, globex = await login("leasehold_producer", "acme"), await login("leasehold_producer", "globex")
     ours, theirs = await job(acme), await job(globex)
@@ -155,6 +158,7 @@ async def test_an_administrator_sees_all_tenants_and_acts_for_them(login, fixer,
     await job(admin, tenant="globex")
 
 
+@pytest.mark.rule("S34")
 async def test_new_tables_and_functions_are_closed_to_the_public(sql):
     open_functions = await sql.fetch("""
         select p.proname from pg_proc p where p.pronamespace = 'leasehold'::regnamespace

@@ -108,6 +108,7 @@ async def test_a_deferred_job_names_the_one_it_is_behind(worker, job, why):
     assert f"Its concurrency key was given to it at {UTC_NOON} (just now)." in await why(2)
 
 
+@pytest.mark.rule("S74")
 async def test_a_running_job_tells_of_its_lease_its_process_and_its_cancellation(sql, worker, clock, job, why):
     born = await job(max_attempts=2)
     run = await worker.claim_one()
@@ -256,6 +257,7 @@ async def test_durations_read_as_people_say_them(sql, span, words):
     assert await sql.fetchval("select leasehold.spell($1::text::interval)", span) == words
 
 
+@pytest.mark.rule("S35")
 async def test_a_reader_reads_the_story_of_its_own_tenants_only(sql, worker, job, login, refused, why):
     mine, other = await job(tenant="acme"), await job(tenant="globex")
     reader = await login("leasehold_reader", "acme")
