@@ -60,6 +60,7 @@ async def test_what_the_database_refuses_has_its_code_and_hint_and_exits_1(lease
     assert expected in err and "hint: " in err and "Traceback" not in err
 
 
+@pytest.mark.rule("A3", "O11", "X29")
 @pytest.mark.parametrize(
     ("words", "settings", "expected"),
     [
@@ -79,6 +80,7 @@ async def test_exit_codes_are_what_the_readme_says(leasehold, words, settings, e
     assert err and "Traceback" not in err
 
 
+@pytest.mark.rule("G6")
 async def test_a_schema_that_is_missing_exits_78_and_a_breaking_newer_one_57(leasehold, empty_dsn, sql):
     code, _, err = await leasehold("daemon", database_url=empty_dsn)
     assert code == 78 and "leasehold migrate" in err
@@ -98,6 +100,7 @@ async def test_migrate_brings_an_empty_database_up_to_date_once(leasehold, empty
     await connection.close()
 
 
+@pytest.mark.rule("A4", "G6")
 async def test_doctor_shows_settings_without_the_password(leasehold):
     code, out, _ = await leasehold("doctor", "--json")
     said = json.loads(out)
@@ -147,6 +150,7 @@ async def test_why_tells_the_story_of_a_job_and_its_last_words(leasehold, host, 
     assert code == 1 and out == "" and "LH023" in err
 
 
+@pytest.mark.rule("P82")
 async def test_tail_follows_a_job_to_its_end_with_its_output(leasehold, host, agent, insert):
     await agent("slow", """echo one; sleep 0.5; echo '{"type": "message", "text": "hello"}'; sleep 0.5; echo two >&2""")
     async with host.daemon():

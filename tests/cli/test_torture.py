@@ -80,6 +80,7 @@ async def test_everything_that_the_rung_claims_is_caught_and_nothing_is_left(sta
     assert ours(str(tmp_path)) == patients() == [] and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.rule("OW13")
 async def test_the_table_is_for_eyes_and_works_in_a_database_of_its_own_on_a_given_server(started, server, dsn, sql):
     before = await sql.fetchval("select count(*) from pg_database")
     process = await started("--database-url", dsn)

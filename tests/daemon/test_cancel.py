@@ -10,6 +10,7 @@ from support.host import alive
 pytestmark = pytest.mark.race
 
 
+@pytest.mark.rule("X8")
 async def test_a_queued_job_ends_at_once_without_a_daemon(sql, agent, insert):
     await agent("any", "true")
     job = await insert("any")
@@ -17,7 +18,7 @@ async def test_a_queued_job_ends_at_once_without_a_daemon(sql, agent, insert):
     assert await sql.fetchval("select status from leasehold.jobs where id = $1", job) == "cancelled"
 
 
-@pytest.mark.rule("SW6")
+@pytest.mark.rule("SW6", "AW25", "AW27", "P78", "PW9", "PW10", "X15")
 async def test_an_agent_that_ignores_term_is_gone_with_all_its_children(host, sql, agent, insert, ends, tmp_path):
     pids = tmp_path / "pids"
     await agent(
@@ -44,6 +45,7 @@ async def test_an_agent_that_ignores_term_is_gone_with_all_its_children(host, sq
     assert host.strays() == []
 
 
+@pytest.mark.rule("PW7")
 async def test_a_job_that_had_succeeded_before_the_stop_stays_succeeded_or_is_cancelled_never_both(
     host, sql, agent, insert, eventually
 ):

@@ -3,6 +3,8 @@
 import json
 from datetime import timedelta
 
+import pytest
+
 SECOND = timedelta(seconds=1)
 
 
@@ -14,6 +16,7 @@ async def told(sql, job):
     return tuple(run), kinds
 
 
+@pytest.mark.rule("PW45", "X25")
 async def test_a_silent_idle_agent_is_suspected_then_stopped(host, sql, agent, insert, ends):
     await agent("quiet", "echo hello; sleep 300", idle_timeout=SECOND)
     async with host.daemon():
@@ -51,6 +54,7 @@ async def test_a_silent_agent_that_computes_for_ever_is_stopped_all_the_same(hos
     assert (await told(sql, job))[0] == ("timed_out", "idle")
 
 
+@pytest.mark.rule("X25")
 async def test_an_agent_that_never_says_anything_has_a_clock_of_its_own(host, sql, agent, insert, ends):
     await agent("mute", "sleep 300", first_output_timeout=SECOND)
     async with host.daemon():

@@ -232,6 +232,7 @@ TABLE = {
 }
 
 
+@pytest.mark.rule("AW3", "PW20", "PW35")
 @pytest.mark.parametrize("fault", TABLE.values(), ids=TABLE)
 async def test_one_life_one_verdict_nothing_lost_no_strays(fault, postgres, template, tmp_path):
     async with open_stage(postgres, template, tmp_path) as stage:

@@ -21,6 +21,7 @@ async def settled(sql, eventually, jobs):
     assert await sql.fetchval(gaps) == 0
 
 
+@pytest.mark.rule("G7", "GW24", "X35")
 async def test_every_connection_terminated_twice_while_jobs_flow(host, sql, agent, insert, eventually):
     await agent("short", "sleep 0.3; echo done")
     async with host.daemon(renewal="1s", lease="30s", margin="12s"):
@@ -40,6 +41,7 @@ async def test_every_connection_terminated_twice_while_jobs_flow(host, sql, agen
     assert output == 22
 
 
+@pytest.mark.rule("X35")
 async def test_a_listen_backend_that_hangs_is_noticed_and_replaced(host, sql, agent, insert, ends, dsn):
     await agent("true", "true")
     if "host=" not in dsn or os.geteuid() != 0:
@@ -81,6 +83,7 @@ async def test_a_keeper_that_dies_takes_its_agents_along_and_the_jobs_run_again(
     assert [tuple(run) for run in runs] == [("lost", "keeper_lost"), ("succeeded", "ok")]
 
 
+@pytest.mark.rule("PW19")
 async def test_a_database_that_is_away_while_agents_end_costs_nothing(host, sql, agent, insert, eventually, server):
     await agent("short", "sleep 0.5; echo done")
     name = await sql.fetchval("select current_database()")

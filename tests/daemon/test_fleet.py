@@ -66,6 +66,7 @@ async def test_fifty_agents_survive_sigkill_of_the_daemon_and_are_all_adopted_wi
     assert {row["job_id"]: row["said"] for row in said} == {job: words(job) for job in jobs}
 
 
+@pytest.mark.rule("PW2")
 async def test_a_keeper_that_takes_over_leaves_the_agents_of_other_instances_on_its_host_alone(
     host_at, sql, agent, insert, ends, eventually, tmp_path
 ):

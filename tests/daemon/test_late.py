@@ -16,6 +16,7 @@ echo '{"type":"result","ok":false,"message":"no luck","value":{"n":7}}'"""
 WORDS = b"before\n" + b"x" * 300_000 + b"\n"
 
 
+@pytest.mark.rule("PW5")
 async def test_an_outcome_that_was_given_up_as_lost_arrives_with_result_and_output(
     host_at, sql, agent, insert, ends, eventually, written, tmp_path
 ):
@@ -49,7 +50,7 @@ async def test_an_outcome_that_was_given_up_as_lost_arrives_with_result_and_outp
     assert await sql.fetchval("select count(*) from leasehold.runs") == 1
 
 
-@pytest.mark.rule("SW36")
+@pytest.mark.rule("SW36", "X25")
 async def test_a_late_outcome_knows_the_limit_of_output_too(host_at, sql, agent, insert, ends, eventually, tmp_path):
     go = tmp_path / "go"
     await agent("sayer", SAYS_NO % go, output_limit=100_000)

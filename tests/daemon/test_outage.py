@@ -69,6 +69,7 @@ async def test_agents_that_end_while_postgres_is_away_are_settled_within_five_se
         assert said == 8
 
 
+@pytest.mark.rule("X17")
 async def test_when_postgres_is_away_longer_than_the_lease_agents_die_in_time_and_their_jobs_resume(
     postgres, template, tmp_path
 ):
@@ -89,6 +90,7 @@ async def test_when_postgres_is_away_longer_than_the_lease_agents_die_in_time_an
         assert set(await stage.ask(first)) <= {"lease_lost", "daemon_restart"}
 
 
+@pytest.mark.rule("GW24")
 async def test_lines_that_carry_nothing_any_more_are_replaced_before_a_short_lease_runs_out(
     postgres, template, tmp_path
 ):

@@ -9,6 +9,7 @@ import pytest
 REASON = "select reason from leasehold.jobs where id = $1"
 
 
+@pytest.mark.rule("AW28")
 async def test_a_failing_agent_is_retried_with_backoff_and_then_failed(host, sql, agent, insert, ends, eventually):
     await agent("three", 'echo "attempt $LEASEHOLD_ATTEMPT"; exit 3', retry_backoff=timedelta(seconds=0.3))
     async with host.daemon():
@@ -29,6 +30,7 @@ async def test_a_failing_agent_is_retried_with_backoff_and_then_failed(host, sql
     assert [row["said"] for row in words] == [f"attempt {number}\n" for number in (1, 2, 3)]
 
 
+@pytest.mark.rule("PW17", "PW18", "X24")
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
@@ -51,7 +53,7 @@ async def test_every_way_to_fail_has_its_own_reason(host, sql, agent, insert, en
     assert await sql.fetchval("select message from leasehold.jobs where id = $1", job)
 
 
-@pytest.mark.rule("S104")
+@pytest.mark.rule("S104", "X24")
 async def test_an_unreadable_workspace_is_its_own_reason(host, sql, agent, insert, ends, tmp_path):
     import os
 

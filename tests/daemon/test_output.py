@@ -75,6 +75,7 @@ def is_head_and_tail(stored, total, head, tail):
     }  # fmt: skip
 
 
+@pytest.mark.rule("P55", "PW44", "X26")
 async def test_of_a_flood_head_and_tail_are_kept_and_memory_and_disk_stay_small(
     host, sql, flooder, insert, stored, notices
 ):
@@ -108,6 +109,7 @@ async def test_exactly_what_is_over_the_cap_is_dropped(host, flooder, insert, en
         assert len(await notices(job, "output_truncated")) == (total > 3 * MIB)
 
 
+@pytest.mark.rule("PW44")
 async def test_stderr_has_caps_of_its_own(host, flooder, insert, ends, stored, notices):
     await flooder(60 * MIB, "2")
     async with host.daemon():
@@ -217,7 +219,7 @@ async def test_an_agent_of_events_only_costs_little_disk_and_sigkill_repeats_non
     assert await stored(job) == ([[0, whole]], summary)
 
 
-@pytest.mark.rule("SW36")
+@pytest.mark.rule("SW36", "AW32")
 async def test_events_over_the_limit_are_dropped_with_one_notice_and_the_result_counts(
     host, sql, agent, insert, ends, eventually, tmp_path
 ):
@@ -242,6 +244,7 @@ async def test_events_over_the_limit_are_dropped_with_one_notice_and_the_result_
     assert await sql.fetchval("select message from leasehold.runs") == "no luck"
 
 
+@pytest.mark.rule("P55", "P85")
 async def test_a_follower_by_offset_sees_gaps_but_never_wrong_bytes(host, sql, flooder, insert):
     total = 60 * MIB
     await flooder(total, "1", "0.006")

@@ -103,6 +103,7 @@ async def test_detach_leaves_agents_running_for_the_next_daemon(host, sql, agent
     assert await written(job) == LINES
 
 
+@pytest.mark.rule("X29")
 async def test_drain_waits_for_agents_and_claims_no_more(host, sql, agent, insert, ends, eventually):
     await agent("short", "sleep 1")
     async with host.daemon(stop_mode="drain", max_runs=1) as daemon:
@@ -143,6 +144,7 @@ async def test_a_second_daemon_of_the_same_instance_refuses_to_start(host, host_
         assert "another daemon" in elsewhere.log_file.read_text()
 
 
+@pytest.mark.rule("PW11")
 async def test_a_cancel_asked_while_no_daemon_was_there_is_obeyed_by_the_next(
     host, sql, agent, insert, ends, eventually
 ):
@@ -158,6 +160,7 @@ async def test_a_cancel_asked_while_no_daemon_was_there_is_obeyed_by_the_next(
     assert not alive(pid)
 
 
+@pytest.mark.rule("PW5", "X15")
 async def test_the_deadline_kills_agents_of_a_stopped_daemon_before_another_runs_the_job(
     host_at, sql, agent, insert, ends, eventually, tmp_path
 ):

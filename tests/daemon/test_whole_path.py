@@ -13,6 +13,7 @@ async def kinds(sql, job):
     return [row["kind"] for row in rows]
 
 
+@pytest.mark.rule("A14", "P9", "P54")
 async def test_an_inserted_job_is_run_and_its_words_are_kept(host, sql, agent, insert, ends, written):
     await agent(
         "echo", """cat; echo; echo complaint >&2; echo '{"type": "message", "text": "hello", "n": 42}'; echo after"""
@@ -27,6 +28,7 @@ async def test_an_inserted_job_is_run_and_its_words_are_kept(host, sql, agent, i
     assert said["message"] == "hello" and json.loads(said["data"])["n"] == 42
 
 
+@pytest.mark.rule("P1", "P61")
 async def test_the_run_row_knows_size_and_digest_of_the_output(host, sql, agent, insert, ends, written):
     await agent("noise", "head -c 700000 /dev/urandom")
     async with host.daemon():
@@ -39,6 +41,7 @@ async def test_the_run_row_knows_size_and_digest_of_the_output(host, sql, agent,
     }  # fmt: skip
 
 
+@pytest.mark.rule("X26")
 async def test_any_bytes_arrive_as_they_were(host, sql, agent, insert, ends, written):
     odd = rb"nul \000 bad \377\376 surrogate \355\240\200 end"
     await agent(
@@ -101,7 +104,7 @@ async def test_a_job_for_later_starts_when_its_time_has_come(host, sql, agent, i
     assert timedelta(0) <= began - run_at < timedelta(seconds=2)
 
 
-@pytest.mark.rule("SW36")
+@pytest.mark.rule("SW36", "PW45", "X25")
 async def test_total_timeout_stops_an_agent(host, sql, agent, insert, ends):
     await agent("slow", "sleep 60", total_timeout=timedelta(seconds=1))
     async with host.daemon():
@@ -110,6 +113,7 @@ async def test_total_timeout_stops_an_agent(host, sql, agent, insert, ends):
     assert await sql.fetchval("select reason from leasehold.jobs where id = $1", job) == "total"
 
 
+@pytest.mark.rule("X30")
 async def test_one_log_follows_a_job_from_claim_to_outcome(host, sql, agent, insert, ends):
     await agent("true", "true")
     async with host.daemon():

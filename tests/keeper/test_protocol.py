@@ -47,6 +47,7 @@ def test_a_spawn_whose_deadline_has_passed_is_refused_and_recorded(keeper):
     assert keeper.path(1, "stderr").read_text() == ""
 
 
+@pytest.mark.rule("P93")
 def test_a_run_id_is_started_once_whatever_is_asked(keeper):
     caller = keeper.call()
     first = caller.sh(1, "sleep 300")
@@ -113,6 +114,7 @@ def test_agents_outlive_a_daemon_that_dies_until_their_deadline(keeper):
     assert keeper.call().ended(1)["why"] == "deadline"
 
 
+@pytest.mark.rule("X15")
 def test_a_starting_keeper_sweeps_its_predecessors_trees_before_it_answers(keeper):
     caller = keeper.call()
     caller.sh(1, "setsid sleep 300 & echo $!; sleep 300")

@@ -70,6 +70,7 @@ def test_whatever_an_agent_leaves_behind_is_gone_before_its_record_is_there(keep
     assert keeper.family() == []
 
 
+@pytest.mark.rule("P78", "PW9")
 @pytest.mark.parametrize("kind", ESCAPES)
 def test_a_stop_ends_all_of_it(keeper, kind):
     caller = keeper.call()
@@ -111,6 +112,7 @@ def test_a_death_by_signal_is_told_apart(keeper):
     assert (record["exit_code"], record["signal"]) == (None, signal.SIGSEGV)
 
 
+@pytest.mark.rule("X24")
 @pytest.mark.parametrize(
     ("argv", "cwd", "kind"),
     [

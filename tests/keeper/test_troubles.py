@@ -102,6 +102,7 @@ def test_a_spawn_that_waited_past_its_deadline_starts_nothing(keeper):
     assert not mark.exists() and caller.run(1)["cgroup"] is None
 
 
+@pytest.mark.rule("P93")
 @pytest.mark.parametrize("moment", ["spec.json", "workspace", "started", "stdout", "it_ran"])
 def test_a_keeper_killed_in_the_middle_of_a_spawn_starts_nothing_twice(keeper, moment):
     for run_id in range(1, 4):

@@ -72,6 +72,7 @@ async def test_an_older_life_takes_nothing_from_a_newer_one(stage, observer, sql
         assert await runs(job) == [(None, None)]
 
 
+@pytest.mark.rule("P80")
 async def test_the_daemon_of_a_cloned_image_leaves_the_runs_of_another_keeper_alone(
     stage, observer, other, sql, agent, insert, started, runs, eventually
 ):

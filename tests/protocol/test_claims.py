@@ -11,6 +11,7 @@ pytestmark = pytest.mark.race
 RENEWALS = "select max(renewals) >= $1 from leasehold.workers"
 
 
+@pytest.mark.rule("PW17", "OW3")
 async def test_a_claim_whose_answer_is_lost_is_taken_up_by_a_later_renewal(stage, observer, agent, insert, ends, runs):
     """Rule 10: the claim commits, its answer is lost; the worker renews for ever and the run stays `starting`."""
     await agent("true", "true")

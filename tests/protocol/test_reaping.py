@@ -32,6 +32,7 @@ STEP = """create or replace function leasehold.clock() returns timestamptz langu
           as $$ select pg_catalog.clock_timestamp() + interval '1 hour' $$"""
 
 
+@pytest.mark.rule("GW15")
 async def test_a_step_of_the_databases_clock_gives_no_living_run_away(
     stage, observer, other, sql, agent, insert, started, eventually, runs
 ):

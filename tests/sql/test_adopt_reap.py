@@ -28,7 +28,7 @@ async def test_a_new_life_adopts_what_its_keeper_still_holds(sql, worker, hire, 
     await sane()
 
 
-@pytest.mark.rule("S42", "SW3")
+@pytest.mark.rule("S42", "SW3", "A35", "AW1", "X13")
 async def test_the_old_life_can_do_nothing_for_an_adopted_run(worker, hire, job, refused):
     [run] = await claimed(worker, job)
     await (await hire()).adopt([run])
@@ -40,6 +40,7 @@ async def test_the_old_life_can_do_nothing_for_an_adopted_run(worker, hire, job,
         await worker.renew([run])
 
 
+@pytest.mark.rule("AW5")
 async def test_adoption_can_be_repeated(worker, hire, job, story):
     kept, _ = await claimed(worker, job, 2)
     successor = await hire()
@@ -56,6 +57,7 @@ async def test_another_boot_says_so(sql, worker, hire, job):
     assert await sql.fetchval("select reason from leasehold.runs where id = $1", run["run_id"]) == "host_reboot"
 
 
+@pytest.mark.rule("PW2")
 @pytest.mark.parametrize("life", [{"keeper": "keeper-2"}, {"instance": "beta"}])
 async def test_a_cloned_image_or_another_instance_is_left_alone(sql, worker, hire, job, life):
     """Rule 9."""
@@ -95,7 +97,7 @@ async def test_adopting_an_expired_life_that_nobody_reaped(worker, hire, job, cl
     assert await (await hire()).adopt([run]) == [("adopted", run["run_id"])]
 
 
-@pytest.mark.rule("S121", "SW2")
+@pytest.mark.rule("S121", "SW2", "A32", "A88", "AW2", "AW3", "P80", "P89", "GW16", "OW6", "X13", "X14")
 async def test_a_job_whose_worker_is_reaped_runs_elsewhere(sql, worker, hire, job, look, story, clock, sane):
     [run] = await claimed(worker, job)
     await clock.forward(seconds=121)
@@ -112,6 +114,7 @@ async def test_a_job_whose_worker_is_reaped_runs_elsewhere(sql, worker, hire, jo
     await sane()
 
 
+@pytest.mark.rule("PW3")
 async def test_a_worker_that_has_renewed_since_it_was_watched_is_not_reaped(worker, hire, job, clock):
     """Rule 17: an expired lease is not enough, the database's clock may have stepped."""
     await claimed(worker, job)
@@ -125,12 +128,14 @@ async def test_a_worker_that_has_renewed_since_it_was_watched_is_not_reaped(work
     assert len(await reaper.reap({worker.id: (renewals, True)})) == 1
 
 
+@pytest.mark.rule("A31", "PW2")
 async def test_a_suspect_that_is_not_expired_is_not_reaped(worker, hire, job, clock):
     await claimed(worker, job)
     reaper = await hire(instance="beta")
     assert await reaper.reap({worker.id: (0, True)}) == []
 
 
+@pytest.mark.rule("PW1", "X14")
 async def test_queued_jobs_are_never_reaped_and_a_reaper_spares_itself(sql, worker, job, look, clock):
     born = await job()
     await clock.forward(seconds=60)
@@ -138,7 +143,7 @@ async def test_queued_jobs_are_never_reaped_and_a_reaper_spares_itself(sql, work
     assert (await look(born))["status"] == "queued"
 
 
-@pytest.mark.rule("S104", "S121")
+@pytest.mark.rule("S104", "S121", "X14")
 async def test_a_job_that_keeps_losing_its_worker_stops_at_the_cap(sql, hire, fixer, clock, job, look, story):
     born = await job(max_attempts=10)
     for number in range(3):
@@ -184,6 +189,7 @@ async def test_an_open_transaction_on_a_job_does_not_stop_the_reaper(sql, worker
     assert [row["run_id"] for row in await reaper.reap({})] == [held["run_id"]]
 
 
+@pytest.mark.rule("PW4")
 @pytest.mark.parametrize("by", ["reap", "adopt"])
 async def test_a_run_that_its_worker_finishes_in_the_last_moment_keeps_its_verdict(
     sql, worker, hire, job, clock, connect, look, eventually, by
@@ -213,6 +219,7 @@ async def test_a_reaper_without_a_lease_reaps_nothing(worker, hire, clock, refus
         await reaper.reap()
 
 
+@pytest.mark.rule("A32", "PW4", "PW6")
 @pytest.mark.race
 async def test_reapers_finishers_and_a_renewer_end_every_run_once(sql, fixer, hire, connect, sane):
     owner = {}

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 
-@pytest.mark.rule("S14")
+@pytest.mark.rule("S14", "P10", "P36")
 async def test_a_bare_agent_from_psql(sql, login):
     admin = await login("leasehold_admin")
     await admin.execute("insert into leasehold.agents (name, adapter, command) values (' Fixer ', 'command', '{true}')")
@@ -23,7 +23,7 @@ async def test_a_bare_agent_from_psql(sql, login):
     assert (row["retry_backoff"].seconds, row["retry_backoff_max"].seconds, row["stop_grace"].seconds) == (5, 600, 10)
 
 
-@pytest.mark.rule("S20")
+@pytest.mark.rule("S20", "P11", "X2")
 @pytest.mark.parametrize(
     ("code", "columns", "says"),
     [
@@ -101,7 +101,7 @@ async def test_an_agent_keeps_its_name(sql, fixer, refused):
         await sql.execute("update leasehold.agents set name = 'mender'")
 
 
-@pytest.mark.rule("SW35")
+@pytest.mark.rule("SW35", "PW15")
 async def test_a_paused_agent_starts_nothing_until_it_is_resumed(sql, worker, job, look):
     born = await job()
     await sql.execute("select leasehold.pause_agent('Fixer', 'rate limited')")
@@ -112,12 +112,14 @@ async def test_a_paused_agent_starts_nothing_until_it_is_resumed(sql, worker, jo
     assert [run["job_id"] for run in await worker.claim()] == [born]
 
 
+@pytest.mark.rule("A29")
 @pytest.mark.parametrize("function", ["pause_agent", "resume_agent"])
 async def test_an_unknown_agent_is_named(sql, refused, function):
     async with refused("LH024", 'there is no agent "nobody"'):
         await sql.execute(f"select leasehold.{function}('nobody')")
 
 
+@pytest.mark.rule("P48")
 async def test_an_agent_with_live_jobs_cannot_be_deleted(sql, worker, job, refused):
     born = await job()
     async with refused("LH025", 'agent "fixer" still has 1 job(s) to do'):

@@ -29,6 +29,7 @@ async def sleeper(connect):
     return sleeper
 
 
+@pytest.mark.rule("GW16", "X1", "X6")
 async def test_an_insert_rings_whoever_sleeps_with_an_empty_payload(sql, fixer, sleeper):
     await sleeper.look()
     await sql.execute(INSERT)
@@ -41,6 +42,7 @@ async def test_nobody_asleep_nobody_rung(sql, fixer, sleeper):
     assert await sleeper.notices() == 0
 
 
+@pytest.mark.rule("X7")
 async def test_many_inserts_ring_once_until_somebody_has_looked(sql, fixer, sleeper):
     await sleeper.look()
     for _ in range(20):
@@ -52,6 +54,7 @@ async def test_many_inserts_ring_once_until_somebody_has_looked(sql, fixer, slee
     assert await sleeper.notices() == 2
 
 
+@pytest.mark.rule("X6")
 async def test_a_rolled_back_insert_rings_nobody(sql, fixer, sleeper):
     await sleeper.look()
     transaction = sql.transaction()
@@ -91,6 +94,7 @@ async def slow_commits(sql):
           for each row execute function leasehold.slow()""")
 
 
+@pytest.mark.rule("X6")
 async def test_the_window_between_gate_and_commit_is_closed_by_a_second_look(sql, fixer, sleeper, connect):
     await slow_commits(sql)
     producer = await connect()
@@ -116,6 +120,7 @@ async def test_two_producers_and_one_ring(sql, fixer, sleeper, connect):
     assert await sleeper.look() == 2  # the second look
 
 
+@pytest.mark.rule("X6")
 async def test_a_client_that_forces_constraints_early_only_costs_a_poll(sql, fixer, sleeper):
     async with sql.transaction():
         await sql.execute("set constraints all immediate")
@@ -172,6 +177,7 @@ async def test_two_sleepers_are_both_woken(sql, fixer, sleeper, connect):
     assert heard == [1]
 
 
+@pytest.mark.rule("P41")
 @pytest.mark.parametrize(
     "what",
     [

@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.mark.rule("S34", "S103")
+@pytest.mark.rule("S34", "S103", "A30", "A83", "O15", "X8")
 async def test_a_queued_job_ends_at_once(sql, worker, job, look, story, clock):
     born = await job()
     assert await sql.fetchval("select leasehold.cancel($1, 'changed my mind')", born) == "cancelled"
@@ -19,7 +19,7 @@ async def test_a_queued_job_ends_at_once(sql, worker, job, look, story, clock):
     assert await worker.claim() == []
 
 
-@pytest.mark.rule("S117")
+@pytest.mark.rule("S117", "A57", "A83", "AW25", "AW27", "P88", "OW5", "X8")
 async def test_a_running_job_is_only_asked_to_end_and_its_worker_is_told(sql, worker, job, look, story, connect):
     born, listener, heard = await job(), await connect(), []
     await listener.add_listener(f"leasehold_worker_{worker.id}", lambda *notice: heard.append(notice[3]))
@@ -33,7 +33,7 @@ async def test_a_running_job_is_only_asked_to_end_and_its_worker_is_told(sql, wo
     assert heard == ["", ""]
 
 
-@pytest.mark.rule("SW6")
+@pytest.mark.rule("SW6", "A90", "PW7", "OW5")
 async def test_the_end_of_a_run_whose_cancel_was_asked_for_is_cancelled(sql, worker, job, look):
     born = await job(max_attempts=5)
     run = await worker.claim_one()
@@ -49,7 +49,7 @@ async def test_a_run_that_succeeded_before_the_stop_reached_it_has_succeeded(sql
     assert (await worker.finish(run))["job_status"] == (await look(born))["status"] == "succeeded"
 
 
-@pytest.mark.rule("S102", "S117", "SW9")
+@pytest.mark.rule("S102", "S117", "SW9", "A39", "A93", "P77", "P88", "O15")
 async def test_cancelling_twice_and_cancelling_what_has_ended_is_refused(sql, worker, job, refused):
     first, second = await job(), await job()
     await sql.execute("select leasehold.cancel($1)", first)
@@ -60,6 +60,7 @@ async def test_cancelling_twice_and_cancelling_what_has_ended_is_refused(sql, wo
         await sql.execute("select leasehold.cancel($1)", second)
 
 
+@pytest.mark.rule("A29", "A94", "P77", "O11")
 @pytest.mark.parametrize("function", ["cancel", "retry"])
 async def test_an_unknown_job_is_named(sql, refused, function):
     async with refused("LH023", "there is no job 4711"):
@@ -90,6 +91,7 @@ async def test_a_cancelled_job_can_be_retried_and_forgets_the_cancel(sql, worker
     assert (await worker.finish(await worker.claim_one()))["job_status"] == "succeeded"
 
 
+@pytest.mark.rule("P32")
 async def test_a_retried_job_queues_behind_its_key(sql, worker, job, look):
     first = await job(concurrency_key="k")
     await sql.execute("select leasehold.cancel($1)", first)
@@ -123,6 +125,7 @@ async def test_retry_after_the_crash_cap_gives_all_losses_back(sql, worker, job,
     assert ((await look(born))["status"], (await look(born))["losses"]) == ("queued", 0)
 
 
+@pytest.mark.rule("P38", "P78")
 async def test_cancel_hands_the_key_to_the_next(sql, fixer, job, look, sane):
     first, second = await job(concurrency_key="k"), await job(concurrency_key="k")
     await sql.execute("select leasehold.cancel($1)", first)
@@ -130,6 +133,7 @@ async def test_cancel_hands_the_key_to_the_next(sql, fixer, job, look, sane):
     await sane()
 
 
+@pytest.mark.rule("P40")
 async def test_a_deferred_job_that_somebody_holds_is_promoted_by_the_next_claim(sql, worker, job, look, connect):
     first, second, other = await job(concurrency_key="k"), await job(concurrency_key="k"), await connect()
     run = await worker.claim_job(first)
@@ -140,6 +144,7 @@ async def test_a_deferred_job_that_somebody_holds_is_promoted_by_the_next_claim(
     assert [r["job_id"] for r in await worker.claim() or await worker.claim()] == [second]
 
 
+@pytest.mark.rule("P31")
 async def test_a_cancel_under_an_old_snapshot_does_not_strand_the_key(sql, worker, job, connect):
     first, other = await job(concurrency_key="k"), await connect()
     old = other.transaction(isolation="repeatable_read")
@@ -154,7 +159,7 @@ async def test_a_cancel_under_an_old_snapshot_does_not_strand_the_key(sql, worke
     assert [r["job_id"] for r in await worker.claim() or await worker.claim()] == [second]
 
 
-@pytest.mark.rule("S116", "SW5")
+@pytest.mark.rule("S116", "SW5", "AW38", "O22", "X19")
 @pytest.mark.parametrize(
     ("to", "tells"),
     [("cancelled", "leasehold.cancel("), ("running", "claim()"), ("succeeded", "finish_run()")],
@@ -175,7 +180,7 @@ async def test_a_run_and_a_worker_cannot_be_changed_by_hand_either(sql, worker, 
         await sql.execute("update leasehold.workers set state = 'closed' where id = $1", worker.id)
 
 
-@pytest.mark.rule("SW5")
+@pytest.mark.rule("SW5", "AW38", "X19")
 async def test_naming_an_actor_does_not_open_other_transitions(sql, fixer, job, refused):
     born = await job()
     await sql.execute("set leasehold.actor = 'cancel'")

@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 
 
-@pytest.mark.rule("S2", "S73", "S74", "S116")
+@pytest.mark.rule(
+    "S2", "S73", "S74", "S116", "A31", "A88", "AW6", "P46", "P47", "P86", "G24", "O10", "O22", "O35", "OW2", "X10"
+)
 async def test_a_claim_opens_one_run_for_each_job(sql, worker, job, look, story, clock, sane):
     jobs = [await job() for _ in range(3)]
     runs = await worker.claim(2)
@@ -26,7 +28,7 @@ async def test_no_slots_no_jobs(worker, job):
     assert await worker.claim(0) == await worker.claim(-1) == []
 
 
-@pytest.mark.rule("S73")
+@pytest.mark.rule("S73", "AW6", "GW29", "OW10")
 async def test_inside_a_lane_priority_then_time_then_id(worker, job, clock):
     low, late, first, second, high = (
         await job(), await job(run_at=clock.now - timedelta(minutes=1)), await job(run_at=clock.now - timedelta(minutes=2)),
@@ -35,7 +37,7 @@ async def test_inside_a_lane_priority_then_time_then_id(worker, job, clock):
     assert [(await worker.claim_one())["job_id"] for _ in range(5)] == [high, first, second, late, low]
 
 
-@pytest.mark.rule("S75")
+@pytest.mark.rule("S75", "OW2")
 async def test_the_same_claim_answers_the_bodies_in_a_second_call(sql, hire, clock, job):
     await sql.execute("""insert into leasehold.agents (name, command, env, workspace, launcher, limits, total_timeout)
         values ('fixer', '{sh,-c,x}', '{"A": "b"}', '/srv', '{nice}', '{"pids_max": 5}', '1 h')""")
@@ -52,6 +54,7 @@ async def test_the_same_claim_answers_the_bodies_in_a_second_call(sql, hire, clo
     assert await (await hire(instance="beta")).read([run]) == []
 
 
+@pytest.mark.rule("X12")
 async def test_a_job_ahead_of_its_time_waits_and_the_worker_knows_how_long(worker, job, clock):
     born = await job(run_at=clock.now + timedelta(seconds=30))
     assert await worker.claim() == []
@@ -62,6 +65,7 @@ async def test_a_job_ahead_of_its_time_waits_and_the_worker_knows_how_long(worke
     assert await worker.next_due() is None
 
 
+@pytest.mark.rule("P45", "P65", "PW14", "OW19")
 @pytest.mark.parametrize(
     ("limit", "columns"),
     [
@@ -91,7 +95,7 @@ async def test_a_full_tenant_does_not_hold_up_the_others(sql, worker, job):
     assert await worker.claim() == []
 
 
-@pytest.mark.rule("SW35")
+@pytest.mark.rule("SW35", "PW50")
 @pytest.mark.parametrize(
     ("pause", "resume"),
     [
@@ -165,6 +169,7 @@ async def test_an_open_transaction_of_a_user_on_a_job_does_not_block_the_claim(w
         assert [run["job_id"] for run in await worker.claim()] == [free]
 
 
+@pytest.mark.rule("P45")
 async def test_claims_come_one_after_the_other(worker, job, connect, hire, eventually, sql):
     await job()
     one, two = await connect(), await connect()
@@ -185,7 +190,7 @@ async def test_a_claim_with_an_old_snapshot_is_refused(sql, worker, refused):
         await worker.claim()
 
 
-@pytest.mark.rule("S41", "SW4")
+@pytest.mark.rule("S41", "SW4", "A33", "X12")
 async def test_a_worker_with_an_expired_or_closed_lease_claims_nothing(worker, job, hire, clock, refused):
     await job()
     await clock.forward(seconds=120)
@@ -205,6 +210,7 @@ async def test_a_worker_with_an_expired_or_closed_lease_claims_nothing(worker, j
         await other.claim()
 
 
+@pytest.mark.rule("G24")
 async def test_a_claim_in_flight_holds_up_whoever_wants_to_close_its_worker(
     worker, job, connect, hire, eventually, sql
 ):

@@ -13,7 +13,7 @@ async def agents(sql, *names):
         await sql.execute("insert into leasehold.agents (name, command) values ($1, '{true}')", name)
 
 
-@pytest.mark.rule("SW1")
+@pytest.mark.rule("SW1", "AW29", "P46", "P86", "PW14", "OW1", "X10")
 @pytest.mark.race
 async def test_hammer(sql, connect, hire, sane):
     """Many claimers, producers with open transactions, keys, limits, losses, a canceller, a pauser: nothing over a limit, nothing stranded."""

@@ -9,7 +9,7 @@ import pytest
 ENQUEUE = "select * from leasehold.enqueue('fixer', $1, idempotency_key => $2)"
 
 
-@pytest.mark.rule("S1")
+@pytest.mark.rule("S1", "A22")
 async def test_enqueue_returns_the_job_and_what_became_of_it(sql, fixer, look):
     row = await sql.fetchrow(
         "select * from leasehold.enqueue(agent => 'fixer', prompt => 'p', project => 'x', queue => 'slow', kind => 'review',"
@@ -22,7 +22,7 @@ async def test_enqueue_returns_the_job_and_what_became_of_it(sql, fixer, look):
     ]  # fmt: skip
 
 
-@pytest.mark.rule("S67")
+@pytest.mark.rule("S67", "A80", "AW14", "PW22", "OW19")
 async def test_the_same_request_finds_the_same_job(sql, fixer, story):
     first = await sql.fetchrow(ENQUEUE, "p", "k")
     again = await sql.fetchrow(ENQUEUE, "p", "k")
@@ -39,6 +39,7 @@ async def test_leaving_out_is_the_same_as_the_default_and_names_are_normalised(s
     assert again["disposition"] == "existing"
 
 
+@pytest.mark.rule("A80", "AW13", "X5")
 @pytest.mark.parametrize(
     "other",
     [
@@ -63,6 +64,7 @@ async def test_times_are_compared_as_instants_whatever_the_session_shows(sql, fi
     assert await sql.fetchval(same) == "existing"
 
 
+@pytest.mark.rule("X4")
 async def test_a_plain_insert_counts_as_a_request(sql, fixer, job, refused):
     born = await job(prompt="p", idempotency_key="k")
     assert await sql.fetchval(ENQUEUE.replace("*", "job_id"), "p", "k") == born
@@ -70,6 +72,7 @@ async def test_a_plain_insert_counts_as_a_request(sql, fixer, job, refused):
         await sql.execute(ENQUEUE, "q", "k")
 
 
+@pytest.mark.rule("AW12", "X4")
 async def test_it_still_holds_after_the_job_has_ended(sql, worker, refused):
     job = await sql.fetchval(ENQUEUE.replace("*", "job_id"), "p", "k")
     await worker.finish(await worker.claim_one())
@@ -83,6 +86,7 @@ async def test_a_job_behind_its_concurrency_key_is_born_deferred(sql, fixer):
     assert [await sql.fetchval(ask), await sql.fetchval(ask)] == ["accepted", "deferred"]
 
 
+@pytest.mark.rule("A80")
 async def test_the_same_key_of_two_tenants_is_two_jobs(sql, fixer):
     for tenant in ("acme", "globex"):
         row = await sql.fetchrow("select * from leasehold.enqueue('fixer', $1, $1, idempotency_key => 'k')", tenant)
@@ -96,6 +100,7 @@ async def test_enqueue_checks_like_an_insert(sql, fixer, refused):
         await sql.execute("select leasehold.enqueue('fixr', 'p')")
 
 
+@pytest.mark.rule("AW14", "PW22", "G22", "GW8", "X4")
 @pytest.mark.race
 async def test_racing_callers_make_one_job_of_one_request(sql, fixer, connect, sane):
     callers, heard = [await connect() for _ in range(16)], collections.Counter()

@@ -15,7 +15,7 @@ async def spoken(sql, job):
     ]
 
 
-@pytest.mark.rule("S87")
+@pytest.mark.rule("S87", "A13", "GW2", "O3", "O36")
 async def test_events_of_many_runs_in_one_call_are_numbered_in_order(sql, worker, job, story, sane):
     await job(), await job()
     one, two = await worker.claim()
@@ -37,6 +37,7 @@ async def test_a_mark_makes_an_event_exactly_once(sql, worker, job):
     assert (await worker.read([run]))[0]["events_mark"] == 9
 
 
+@pytest.mark.rule("PW21")
 async def test_marks_begin_anew_with_each_run(sql, worker, job):
     await job(max_attempts=2)
     first = await worker.claim_one()
@@ -48,6 +49,7 @@ async def test_marks_begin_anew_with_each_run(sql, worker, job):
     assert await spoken(sql, first["job_id"]) == ["first", "second"]
 
 
+@pytest.mark.rule("A54", "AW1", "AW32", "GW27", "X13")
 async def test_a_run_that_is_not_live_is_refused_by_name_and_the_others_are_written(sql, worker, job, hire):
     for _ in range(3):
         await job()
@@ -62,7 +64,7 @@ async def test_a_run_that_is_not_live_is_refused_by_name_and_the_others_are_writ
     assert await sql.fetchval("select count(*) from leasehold.events where kind = 'message'") == 1
 
 
-@pytest.mark.rule("S24", "S87")
+@pytest.mark.rule("S24", "S87", "G27", "O16")
 async def test_strange_levels_and_kinds_do_not_poison_a_batch(sql, worker, job):
     await job()
     run = await worker.claim_one()
@@ -75,6 +77,7 @@ async def test_strange_levels_and_kinds_do_not_poison_a_batch(sql, worker, job):
     assert [tuple(row) for row in rows] == [("x" * 300, "info"), ("message", "info"), ("usage", "error")]
 
 
+@pytest.mark.rule("GW25")
 async def test_arrays_of_different_lengths_are_refused(sql, worker, job, refused):
     async with refused("LH016"):
         await sql.fetch("select leasehold.append_events('{1}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')")
@@ -83,7 +86,7 @@ async def test_arrays_of_different_lengths_are_refused(sql, worker, job, refused
     assert await worker.say() == await worker.ship() == []
 
 
-@pytest.mark.rule("S25", "S76")
+@pytest.mark.rule("S25", "S76", "O12", "OW7")
 async def test_progress_is_a_phase_and_an_event(sql, worker, job, refused, story):
     await job()
     run = await worker.claim_one()
@@ -140,6 +143,7 @@ async def page_through(sql, rows_max=500, cursor=None, within=20):
     return cursor, seen
 
 
+@pytest.mark.rule("P82", "PW51")
 async def test_changes_pages_through_everything_once(sql, worker, job, eventually):
     for _ in range(7):
         await job()
@@ -152,6 +156,7 @@ async def test_changes_pages_through_everything_once(sql, worker, job, eventuall
     await eventually(sql, "select job_id from leasehold.changes($1)", cursor, expected=born)
 
 
+@pytest.mark.rule("PW51", "GW5", "X20")
 async def test_changes_waits_for_an_older_transaction_instead_of_skipping_it(sql, fixer, job, connect, eventually):
     slow = await connect()
     async with slow.transaction():
@@ -173,6 +178,7 @@ async def test_a_wrong_cursor_is_an_error_and_one_from_before_a_restore_too(sql,
     assert len((await page_through(sql))[1]) == 1
 
 
+@pytest.mark.rule("A13", "PW21", "G11", "G27", "GW1", "GW5", "X20")
 @pytest.mark.race
 async def test_writers_cancellers_and_an_ender_leave_no_gap_and_a_reader_misses_nothing(
     sql, hire, fixer, connect, sane

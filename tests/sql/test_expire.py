@@ -71,6 +71,7 @@ async def test_the_wait_begins_anew_when_it_is_queued_again(sql, patient, job, c
     assert await patient.expire() == [born]
 
 
+@pytest.mark.rule("PW29")
 async def test_waiting_behind_a_key_counts_too(sql, patient, job, look, clock, story, sane):
     first, second = await job(concurrency_key="k"), await job(concurrency_key="k")
     run = await patient.claim_one()

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 
-@pytest.mark.rule("S2", "S86", "S120")
+@pytest.mark.rule("S2", "S86", "S120", "A37", "A38", "A89", "P63", "P87", "O13", "X18")
 async def test_a_verdict_settles_run_and_job_and_may_be_repeated(sql, worker, job, look, story, clock):
     born = await job()
     run = await worker.claim_one()
@@ -22,7 +22,7 @@ async def test_a_verdict_settles_run_and_job_and_may_be_repeated(sql, worker, jo
     assert await story(born) == ["queued", "started", "spawned", "succeeded"]
 
 
-@pytest.mark.rule("SW7", "SW9")
+@pytest.mark.rule("SW7", "SW9", "A8", "A82", "A89", "A93", "P93", "PW6", "PW19", "O22", "OW4", "X18")
 async def test_another_verdict_is_refused(worker, job, refused):
     await job()
     run = await worker.claim_one()
@@ -34,7 +34,7 @@ async def test_another_verdict_is_refused(worker, job, refused):
         await worker.start(run)
 
 
-@pytest.mark.rule("S42", "S118", "SW4")
+@pytest.mark.rule("S42", "S118", "SW4", "A29", "AW1", "P87", "GW16", "GW27", "OW4", "X13")
 async def test_the_fence_is_run_worker_and_both_tokens(worker, hire, job, refused):
     """Rule 19."""
     await job()
@@ -59,6 +59,7 @@ async def test_an_expired_lease_still_settles_if_nobody_has_reaped(worker, job, 
     assert (await worker.finish(run))["disposition"] == "settled"
 
 
+@pytest.mark.rule("P17")
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [("failed", "nonsense"), ("failed", None), ("succeeded", "exit_code"), ("gone", "ok"), (None, None)],
@@ -70,7 +71,7 @@ async def test_outcome_and_reason_are_a_closed_table(worker, job, refused, outco
         await worker.finish(run, outcome, reason)
 
 
-@pytest.mark.rule("S78", "SW10")
+@pytest.mark.rule("S78", "SW10", "A9", "P62", "G29")
 async def test_every_pair_of_the_table_settles_a_job(sql, worker, job, look, sane, clock):
     for row in await sql.fetch("select * from leasehold.reasons where reason <> 'crash_cap'"):
         born = await job(max_attempts=1)
@@ -150,6 +151,7 @@ async def test_the_table_of_reasons_makes_sense(sql):
     assert nonsense == []
 
 
+@pytest.mark.rule("P17")
 async def test_every_reason_of_the_contract_is_there(sql):
     wanted = [
         "exit_code",
@@ -206,6 +208,7 @@ async def test_what_costs_no_attempt_and_backs_off_waits_longer_each_time(worker
     assert [round(wait / 5) for wait in waits] == [1, 2, 4, 8]
 
 
+@pytest.mark.rule("A57", "O14")
 async def test_a_failure_is_retried_with_backoff_until_the_attempts_are_used_up(worker, job, look, story, clock):
     born = await job(max_attempts=3)
     for base in (5, 10):
@@ -265,7 +268,7 @@ async def test_interruptions_have_no_cap(worker, job):
         ] == "queued"
 
 
-@pytest.mark.rule("S72")
+@pytest.mark.rule("S72", "P38", "P40", "P65", "PW20", "PW29")
 async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, look, story, sane):
     first, low, high = (
         await job(concurrency_key="k"),
@@ -282,7 +285,7 @@ async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, 
     await sane()
 
 
-@pytest.mark.rule("S72")
+@pytest.mark.rule("S72", "P31")
 async def test_a_job_that_waits_for_its_retry_keeps_its_key(worker, job, look):
     await job(concurrency_key="k", max_attempts=2)
     second = await job(concurrency_key="k")
@@ -326,6 +329,7 @@ class TestLateOutcome:
         assert await story(lost["job_id"]) == ["queued", "started", "lost", "late_outcome"]
         await sane()
 
+    @pytest.mark.rule("AW28")
     async def test_a_newer_run_makes_it_an_event_only(self, worker, hire, lost, look, story):
         newer = await (await hire(instance="gamma")).claim_one()
         assert tuple(await worker.finish(lost)) == ("late", "running", None)
@@ -338,7 +342,7 @@ class TestLateOutcome:
         assert tuple(await worker.finish(lost))[:2] == ("late", "queued")
         assert (await story(lost["job_id"]))[-2:] == ["interrupted", "late_outcome"]
 
-    @pytest.mark.rule("SW6")
+    @pytest.mark.rule("SW6", "PW6")
     async def test_a_cancelled_job_stays_cancelled(self, sql, worker, lost, look):
         await sql.execute("select leasehold.cancel($1)", lost["job_id"])
         assert tuple(await worker.finish(lost)) == ("late", "cancelled", None)
@@ -356,7 +360,7 @@ class TestLateOutcome:
     async def test_a_late_interruption_is_noted_and_changes_nothing(self, worker, lost):
         assert tuple(await worker.finish(lost, "interrupted", "lease_lost"))[:2] == ("late", "queued")
 
-    @pytest.mark.rule("SW2")
+    @pytest.mark.rule("SW2", "P38")
     async def test_it_hands_on_the_key(self, sql, worker, hire, job, clock, look):
         first, second = await job(concurrency_key="k"), await job(concurrency_key="k")
         run = await worker.claim_job(first)

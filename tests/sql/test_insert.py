@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 
-@pytest.mark.rule("S62", "S63", "S65")
+@pytest.mark.rule("S62", "S63", "S65", "A25", "A28", "P36", "O9", "O34", "X1")
 async def test_a_bare_insert_from_psql_is_a_complete_job(sql, fixer, clock, job, look, story):
     row = await look(await job(agent=" Fixer ", prompt="Make the tests pass"))
     assert (row["agent"], row["tenant"], row["queue"], row["kind"]) == ("fixer", "default", "default", "task")
@@ -20,6 +20,7 @@ async def test_a_bare_insert_from_psql_is_a_complete_job(sql, fixer, clock, job,
     assert await sql.fetchval("select count(*) from leasehold.heads where job_id = $1", row["id"]) == 1
 
 
+@pytest.mark.rule("G36")
 async def test_explicit_nulls_mean_the_default(fixer, job, look):
     row = await look(
         await job(tenant=None, queue=None, kind=None, payload=None, labels=None, priority=None, max_attempts=None)
@@ -39,6 +40,7 @@ async def test_blank_names_mean_the_default_and_names_are_trimmed(fixer, job, lo
     assert (row["queue"], row["kind"], row["project"], row["title"]) == ("default", "review", None, "One")
 
 
+@pytest.mark.rule("A23", "A25", "X3")
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -53,6 +55,7 @@ async def test_a_client_cannot_set_what_only_functions_write(fixer, login, job, 
         await job(producer, **{column: value})
 
 
+@pytest.mark.rule("AW30", "GW29", "X3")
 @pytest.mark.parametrize("column", ["created_at", "updated_at", "started_at", "finished_at", "cancel_requested_at"])
 async def test_a_client_cannot_set_times(fixer, login, job, refused, clock, column):
     producer = await login("leasehold_producer")
@@ -65,6 +68,7 @@ async def test_all_columns_that_were_wrongly_set_are_named(fixer, job, refused):
         await job(status="running", attempts=1, losses=1, reason="x")
 
 
+@pytest.mark.rule("AW30", "X3")
 async def test_the_id_cannot_be_chosen(fixer, login, refused):
     producer = await login("leasehold_producer")
     async with refused("428C9"):
@@ -75,7 +79,7 @@ async def test_the_id_cannot_be_chosen(fixer, login, refused):
         )
 
 
-@pytest.mark.rule("S46", "SW36")
+@pytest.mark.rule("S46", "SW36", "P18", "G36", "OW19", "X2")
 @pytest.mark.parametrize(
     ("code", "columns", "says"),
     [
@@ -134,6 +138,7 @@ async def test_one_bad_row_of_many_leaves_nothing_behind(sql, fixer, refused):
         )
 
 
+@pytest.mark.rule("G18", "G23", "X4")
 async def test_on_conflict_do_nothing_has_no_side_effects(sql, fixer, job, refused):
     await job(idempotency_key="k")
     arrivals = await sql.fetchval("select count(*) from leasehold.arrivals")
@@ -165,6 +170,7 @@ async def test_a_schema_in_front_of_ours_cannot_trick_the_triggers(sql, login, f
         await producer.execute("insert into leasehold.jobs (agent, prompt) values ('nobody', 'x')")
 
 
+@pytest.mark.rule("GW15", "X12")
 async def test_the_clock_cannot_be_frozen_by_a_client(login, sql, fixer, clock):
     producer, admin = await login("leasehold_producer"), await login("leasehold_admin")
     for connection in (producer, admin):
@@ -195,6 +201,7 @@ async def test_keys_of_one_statement_see_each_other(sql, fixer):
     }
 
 
+@pytest.mark.rule("P35")
 async def test_a_producer_never_waits_for_anothers_open_transaction_on_the_same_key(sql, fixer, connect, job, look):
     other = await connect()
     async with other.transaction():
@@ -211,6 +218,7 @@ async def test_a_keyed_job_of_an_old_snapshot_is_born_deferred(sql, fixer, job, 
     assert (await look(born))["status"] == "deferred"
 
 
+@pytest.mark.rule("P18")
 async def test_agents_name_must_be_known_even_to_a_superuser(sql, fixer):
     with pytest.raises(asyncpg.PostgresError) as error:
         await sql.execute("insert into leasehold.jobs (agent, prompt) values ('nobody', 'x')")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 SLOWLY = """
 create or replace function leasehold.key_lock(tenant text, key text) returns bigint language plpgsql as $$
 begin
@@ -12,6 +14,7 @@ end $$
 """
 
 
+@pytest.mark.rule("P30")
 async def test_a_key_taken_between_our_look_and_our_lock_defers_us(sql, fixer, job, look, connect, eventually, sane):
     await sql.execute(SLOWLY)
     first, second = await connect(), await connect()

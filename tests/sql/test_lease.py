@@ -9,7 +9,7 @@ async def told(worker, runs=()):
     return [tuple(row) for row in await worker.renew(runs)]
 
 
-@pytest.mark.rule("S85")
+@pytest.mark.rule("S85", "A35", "G25")
 async def test_a_renewal_extends_the_lease_and_counts(sql, worker, clock):
     await clock.forward(seconds=100)
     assert await told(worker) == [("renewed", None, "0")]
@@ -17,7 +17,7 @@ async def test_a_renewal_extends_the_lease_and_counts(sql, worker, clock):
     assert tuple(row) == (clock.now + timedelta(seconds=120), 1)
 
 
-@pytest.mark.rule("SW14")
+@pytest.mark.rule("SW14", "A36", "PW11")
 async def test_a_renewal_answers_only_exceptions_and_the_renewed_row_first(sql, worker, hire, job):
     jobs = [await job() for _ in range(4)]
     runs = await worker.claim()
@@ -45,7 +45,7 @@ async def test_naming_a_run_twice_or_null_is_harmless(worker, job):
     assert [row["what"] for row in rows] == ["renewed", "unnamed"]
 
 
-@pytest.mark.rule("SW14")
+@pytest.mark.rule("SW14", "A33", "AW4", "GW15")
 async def test_a_lease_that_ran_out_is_not_renewed_even_if_nobody_reaped_it(worker, clock, refused):
     await clock.forward(seconds=120)
     async with refused("LH012", "has run out"):
@@ -63,6 +63,7 @@ async def test_a_reaper_that_comes_first_wins_over_the_renewal(sql, worker, hire
     assert (await look(born))["status"] == "queued"
 
 
+@pytest.mark.rule("AW4", "GW25")
 @pytest.mark.parametrize("lease", [timedelta(0), timedelta(seconds=-1), None])
 async def test_a_lease_must_be_above_zero(worker, hire, refused, lease):
     async with refused("LH016"):

@@ -33,7 +33,7 @@ def live(dsn, profile):
     return world.counted
 
 
-@pytest.mark.rule("S5", "SW5")
+@pytest.mark.rule("S5", "SW5", "G29")
 @pytest.mark.timeout(600)
 def test_no_order_of_calls_breaks_a_rule(dsn):
     live(dsn, settings.get_profile("always"))

@@ -27,6 +27,7 @@ async def test_the_sql_is_where_it_should_be():
     assert (sql_home() / "migrations" / "0001_schema_clock_roles.sql").is_file()
 
 
+@pytest.mark.rule("G1", "G3", "O8", "O31", "X32")
 async def test_from_nothing_and_a_second_start_is_a_no_op(empty):
     applied = await migrate(empty)
     assert applied[0] == "migrations/0001_schema_clock_roles"
@@ -41,6 +42,7 @@ async def test_from_nothing_and_a_second_start_is_a_no_op(empty):
     )
 
 
+@pytest.mark.rule("G2", "GW9", "X32")
 @pytest.mark.race
 async def test_eight_starters_at_once_apply_everything_once(empty, empty_dsn):
     connections = [await asyncpg.connect(empty_dsn) for _ in range(8)]
@@ -55,6 +57,7 @@ async def test_eight_starters_at_once_apply_everything_once(empty, empty_dsn):
     )
 
 
+@pytest.mark.rule("G1", "G4", "X32")
 async def test_an_edited_migration_is_refused(sql, home):
     file = home / "migrations" / "0003_jobs_heads_events.sql"
     file.write_text(file.read_text() + "-- a harmless comment\n")
@@ -63,6 +66,7 @@ async def test_an_edited_migration_is_refused(sql, home):
             await look(sql, home)
 
 
+@pytest.mark.rule("GW11", "X32")
 async def test_a_newer_schema_is_refused_by_migrate_and_borne_by_a_daemon_unless_it_breaks(sql, home):
     (home / "migrations" / "0900_later.sql").write_text("create table leasehold.later (id int);")
     assert await migrate(sql, home) == ["migrations/0900_later", "functions/grants"]
@@ -75,6 +79,7 @@ async def test_a_newer_schema_is_refused_by_migrate_and_borne_by_a_daemon_unless
         await check_schema(sql)
 
 
+@pytest.mark.rule("G5")
 async def test_an_older_or_missing_schema_is_outdated(sql, empty, home):
     with pytest.raises(SchemaOutdated, match="no Leasehold schema"):
         await check_schema(empty)
@@ -83,6 +88,7 @@ async def test_an_older_or_missing_schema_is_outdated(sql, empty, home):
         await check_schema(sql, home)
 
 
+@pytest.mark.rule("GW10")
 async def test_a_changed_function_is_applied_again_with_the_grants_and_nothing_else(sql, home):
     file = home / "functions" / "output.sql"
     file.write_text(
@@ -95,6 +101,7 @@ async def test_a_changed_function_is_applied_again_with_the_grants_and_nothing_e
     assert not await sql.fetchval("select has_function_privilege('public', 'leasehold.brand_new()', 'execute')")
 
 
+@pytest.mark.rule("G5")
 async def test_a_daemon_with_the_workers_role_can_check_but_not_migrate(login, home):
     worker = await login("leasehold_worker")
     assert await check_schema(worker) is None
@@ -111,6 +118,7 @@ async def test_a_migration_that_fails_leaves_nothing(sql, home):
     assert await check_schema(sql) is None
 
 
+@pytest.mark.rule("GW13")
 @pytest.mark.race
 async def test_behind_an_open_transaction_it_waits_in_short_turns_and_holds_up_nobody(sql, fixer, job, connect, home):
     (home / "migrations" / "0900_column.sql").write_text("alter table leasehold.jobs add column extra text;")
@@ -162,6 +170,7 @@ async def test_a_login_that_may_not_create_roles_is_told_what_to_do(login, refus
         await poor.execute(block)
 
 
+@pytest.mark.rule("GW9")
 @pytest.mark.race
 async def test_two_databases_of_one_cluster_can_be_migrated_at_once(server, empty, empty_dsn, dsn):
     """Roles belong to the cluster: whoever creates them second finds them there. Played with roles of another name."""

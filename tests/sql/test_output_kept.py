@@ -101,6 +101,7 @@ async def test_a_run_that_is_saved_right_and_wrong_in_one_batch_is_named(worker,
     assert await worker.checkpoint((run, {}), (stranger, {})) == [run["run_id"]]
 
 
+@pytest.mark.rule("P85")
 async def test_whoever_holds_the_token_reads_what_is_stored_page_by_page(sql, worker, run, hire):
     async def read(run, after, past, stream="stdout"):
         rows = await sql.fetch(
@@ -164,6 +165,7 @@ async def test_trimming_beside_shipping_loses_nothing_of_head_and_tail(sql, work
     assert await offsets(run) == [*range(0, head, size), *range(end - tail, end, size)]
 
 
+@pytest.mark.rule("GW3")
 @pytest.mark.race
 async def test_batches_over_the_same_runs_in_any_order_never_end_in_a_deadlock(sql, fixer, hire, connect, sane):
     """Lock order: heads ascending, then runs, whatever the order of a batch; reapers and appenders beside it."""

@@ -49,6 +49,7 @@ def assert_untouched(read, at_most):
         assert by_scan == 0 and by_index <= at_most, (table, read[table], {**read})
 
 
+@pytest.mark.rule("AW37")
 async def test_a_claim_reads_as_many_rows_as_it_takes(backlog, hire, touches):
     worker = await hire()
     await worker.claim(8)
@@ -76,6 +77,7 @@ async def test_renewing_many_runs_reads_no_backlog(backlog, hire, touches):
     assert_untouched(read, at_most=510)
 
 
+@pytest.mark.rule("G14")
 async def test_reaping_reads_only_the_runs_of_the_lost(backlog, hire, touches):
     lost, reaper = await hire(), await hire(instance="beta")
     await lost.claim(100)
@@ -125,6 +127,7 @@ STEPS = {
 }
 
 
+@pytest.mark.rule("AW37", "PW29", "G9", "GW2", "GW28")
 async def test_single_steps_read_no_backlog(backlog, hire, touches, job):
     worker, idler = await hire(), await hire(instance="beta")
     failed, run = await job(priority=1000), await worker.claim_one()
@@ -163,6 +166,7 @@ async def test_a_page_of_changes_reads_a_page(backlog, touches, eventually):
     assert read["events"][0] == 0 and read["events"][1] <= 150, read
 
 
+@pytest.mark.rule("G25")
 async def test_renewals_stay_in_place(sql, worker):
     for _ in range(200):
         await worker.renew()

@@ -62,6 +62,7 @@ async def refusal(connection, statement, players):
     return error.value
 
 
+@pytest.mark.rule("A6", "X2")
 @pytest.mark.parametrize(
     ("who", "what", "code", "message", "hint"), ERRORS, ids=[f"{row[0]}-{row[2]}-{n}" for n, row in enumerate(ERRORS)]
 )
@@ -75,6 +76,7 @@ async def test_every_row_of_the_error_tables(sql, world, speaker, refused, who, 
     assert (seen.error.hint or "") == hint
 
 
+@pytest.mark.rule("A6")
 async def test_every_sqlstate_of_ours_is_in_the_readme():
     used = {code for file in Path(sql_home()).rglob("*.sql") for code in re.findall(r"\bLH\d{3}\b", file.read_text())}
     assert used - set(re.findall(r"\bLH\d{3}\b", README)) == set()

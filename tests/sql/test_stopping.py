@@ -56,6 +56,7 @@ async def test_a_stopping_run_can_be_lost(worker, hire, run, clock):
     assert [row["job_status"] for row in await (await hire(instance="beta")).reap()] == ["queued"]
 
 
+@pytest.mark.rule("P8")
 async def test_a_suspicion_is_a_warning_with_its_facts_and_the_time_on_the_run(sql, worker, run, kept, clock):
     await clock.forward(seconds=30)
     await worker.suspect(run, "idle", cpu_seconds=0.1, io_bytes=0)
@@ -110,6 +111,7 @@ class TestUnkillable:
         )
         assert [row["unkillable"] for row in await worker.read([stuck])] == [True]
 
+    @pytest.mark.rule("PW10", "X15")
     async def test_it_keeps_its_slot_and_its_key_until_its_end(self, sql, worker, stuck, clock, look, sane):
         await sql.execute("update leasehold.agents set max_running = 1")
         for _ in range(3):
@@ -161,6 +163,7 @@ class TestUnkillable:
         await sql.execute("select leasehold.cancel($1)", stuck["job_id"])
         assert (await worker.finish(stuck, "cancelled", "cancelled"))["job_status"] == "cancelled"
 
+    @pytest.mark.rule("A90")
     @pytest.mark.parametrize("by", ["reap", "adopt"])
     async def test_a_late_outcome_of_it_is_written_once_and_changes_nothing(
         self, worker, hire, stuck, clock, kept, story, refused, by

@@ -35,7 +35,7 @@ NOBODY = [
 ]
 
 
-@pytest.mark.rule("S5")
+@pytest.mark.rule("S5", "X9")
 @pytest.mark.parametrize("role", ["producer", "reader", "worker", "admin"])
 async def test_nobody_writes_past_the_functions(login, fixer, job, refused, role):
     await job()
@@ -75,6 +75,7 @@ async def test_producers_do_not_see_the_environment_of_agents(login, fixer, refu
         await producer.fetch("select env from leasehold.agents")
 
 
+@pytest.mark.rule("X7")
 async def test_a_reader_reads_and_does_nothing_else(login, fixer, job, refused, eventually):
     born, reader = await job(), await login("leasehold_reader")
     assert await reader.fetchval("select count(*) from leasehold.job_overview") == 1
@@ -95,7 +96,7 @@ async def test_a_login_without_a_row_belongs_to_default(login, fixer, job, look)
     assert await producer.fetchval("select leasehold.my_tenants()") == ["default"]
 
 
-@pytest.mark.rule("S35", "S45", "S111")
+@pytest.mark.rule("S35", "S45", "S111", "AW34", "AW35", "PW12", "OW18", "X9")
 async def test_tenants_see_and_touch_only_their_own(login, worker, job, look, refused, eventually):
     acme, globex = await login("leasehold_producer", "acme"), await login("leasehold_producer", "globex")
     ours, theirs = await job(acme), await job(globex)
@@ -125,6 +126,7 @@ async def test_a_login_of_two_tenants_has_a_default_and_may_name_the_other(login
     assert await both.fetchval("select count(*) from leasehold.jobs") == 2
 
 
+@pytest.mark.rule("AW34")
 async def test_the_same_idempotency_key_of_others_is_not_visible(login, fixer, job):
     acme, globex = await login("leasehold_producer", "acme"), await login("leasehold_producer", "globex")
     ask = "select disposition from leasehold.enqueue('fixer', $1, idempotency_key => 'k')"

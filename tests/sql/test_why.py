@@ -95,6 +95,7 @@ async def test_after_a_failover_it_says_until_when_nothing_is_claimed(sql, worke
     assert (await why(born))[3].startswith("Nothing is claimed until 2030-01-01 12:01:30 UTC (in 1 min 30 s)")
 
 
+@pytest.mark.rule("P14")
 async def test_a_deferred_job_names_the_one_it_is_behind(worker, job, why):
     for _ in range(3):
         await job(concurrency_key="repo-7")
@@ -108,7 +109,7 @@ async def test_a_deferred_job_names_the_one_it_is_behind(worker, job, why):
     assert f"Its concurrency key was given to it at {UTC_NOON} (just now)." in await why(2)
 
 
-@pytest.mark.rule("S74")
+@pytest.mark.rule("S74", "A7", "P56")
 async def test_a_running_job_tells_of_its_lease_its_process_and_its_cancellation(sql, worker, clock, job, why):
     born = await job(max_attempts=2)
     run = await worker.claim_one()
@@ -133,6 +134,7 @@ async def test_a_running_job_tells_of_its_lease_its_process_and_its_cancellation
     assert "another worker ends the run as lost when it has seen no renewal for 2 min." in (await why(born))[3]
 
 
+@pytest.mark.rule("A7", "P1", "P61")
 async def test_a_failed_attempt_has_its_verdict_advice_cost_and_last_words(sql, worker, clock, job, why):
     born = await job(max_attempts=2)
     run = await worker.claim_one()
@@ -170,6 +172,7 @@ async def test_a_failed_attempt_has_its_verdict_advice_cost_and_last_words(sql, 
     assert story[-2].startswith("Next: attempt 2 of 2 starts at 2030-01-01 12:01:3")
 
 
+@pytest.mark.rule("P2")
 @pytest.mark.parametrize(
     ("outcome", "reason", "message", "said", "after"),
     [
@@ -197,6 +200,7 @@ async def test_what_is_not_tried_again_says_that_it_is_the_reason(worker, job, w
     assert f"  It failed at {UTC_NOON} (just now), without having started: spawn_not_found, no such program." in story
 
 
+@pytest.mark.rule("P83")
 async def test_lost_attempts_late_outcomes_and_retries_are_told_in_order(sql, worker, clock, hire, job, why):
     born = await job(max_losses=1)
     run = await worker.claim_one()
@@ -257,7 +261,7 @@ async def test_durations_read_as_people_say_them(sql, span, words):
     assert await sql.fetchval("select leasehold.spell($1::text::interval)", span) == words
 
 
-@pytest.mark.rule("S35")
+@pytest.mark.rule("S35", "AW35")
 async def test_a_reader_reads_the_story_of_its_own_tenants_only(sql, worker, job, login, refused, why):
     mine, other = await job(tenant="acme"), await job(tenant="globex")
     reader = await login("leasehold_reader", "acme")

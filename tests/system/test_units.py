@@ -66,6 +66,7 @@ def test_a_restart_sweeps_the_whole_control_group(service):
     assert ("KillMode", "mixed") in directives(service)
 
 
+@pytest.mark.rule("X29")
 def test_the_daemon_is_supervised_and_stays_down_when_a_restart_cannot_help():
     unit = dict(directives("leasehold.service"))
     assert unit["Type"] == "notify"

@@ -17,6 +17,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.rule("A13", "A54")
 @given(VALUES)
 def test_what_is_clean_is_strict_json_in_utf8_without_nul(value):
     text = json.dumps(clean(value), ensure_ascii=False, allow_nan=False)
@@ -37,6 +38,7 @@ def test_what_can_be_stored_is_left_as_it_is(value):
     assert type(clean(value)) is type(value)
 
 
+@pytest.mark.rule("X26")
 @pytest.mark.parametrize(
     ("said", "stored"),
     [("a\x00b", "a\ufffdb"), ("a\ud800b", "a?b"), ("\udfff", "?"), ("\ud83d\ude00", "??"), ("\uffff", "\uffff")],
@@ -81,6 +83,7 @@ def test_huge_numbers_are_kept_in_some_form(digits):
     json.dumps(stored)
 
 
+@pytest.mark.rule("AW32")
 def test_huge_text_is_cut_with_a_note():
     stored = clean_text("x" * (TEXT_LIMIT + 1))
     assert stored.endswith(f"[cut: {TEXT_LIMIT + 1} characters]") and len(stored) < TEXT_LIMIT + 50

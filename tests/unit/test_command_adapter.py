@@ -65,6 +65,7 @@ def test_a_launcher_comes_first_and_its_own_words_stay():
     assert argv("a", "{prompt}", launcher=("bwrap", "{prompt}"))[:3] == ("bwrap", "{prompt}", "a")
 
 
+@pytest.mark.rule("G35")
 def test_a_run_knows_who_it_is_and_cannot_be_told_otherwise():
     env = CommandAdapter().launch(run(env={"KEY": "value", "LEASEHOLD_JOB_ID": "1"}), "/w").env
     assert env == {
@@ -73,6 +74,7 @@ def test_a_run_knows_who_it_is_and_cannot_be_told_otherwise():
     }  # fmt: skip
 
 
+@pytest.mark.rule("O4", "O33")
 @pytest.mark.parametrize("kind", VOCABULARY)
 def test_every_word_of_the_vocabulary_is_an_event(kind):
     (event,) = say(CommandAdapter(), type=kind, message="hello", more=1)
@@ -80,6 +82,7 @@ def test_every_word_of_the_vocabulary_is_an_event(kind):
     assert event.level == ("error" if kind == "error" else "info")
 
 
+@pytest.mark.rule("A13")
 @pytest.mark.parametrize(
     "line",
     [

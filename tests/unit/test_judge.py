@@ -22,6 +22,7 @@ def verdict(why="exit", said=None, **facts):
     return judge(ended(why, **facts), adapter)
 
 
+@pytest.mark.rule("P59", "PW18", "X24")
 @pytest.mark.parametrize(
     ("why", "facts", "outcome", "reason"),
     [
@@ -89,6 +90,7 @@ def test_the_result_of_an_agent_that_would_not_leave_stands(said, outcome, reaso
     assert found.message
 
 
+@pytest.mark.rule("P60")
 def test_everything_but_plain_success_says_why_in_words():
     table = test_an_ending_has_one_outcome_and_one_reason.pytestmark[0].args[1]
     for why, facts, outcome, _ in table:
@@ -101,6 +103,7 @@ def test_a_signal_is_named(number, name):
     assert verdict(signal=number).message == f"ended by {name}"
 
 
+@pytest.mark.rule("PW7")
 def test_what_stopped_it_counts_more_than_what_it_says():
     """An agent that answers TERM with exit 0 and a proud last word was cancelled all the same."""
     assert verdict("cancelled", b'{"type":"result","ok":true}', exit_code=0).outcome == "cancelled"

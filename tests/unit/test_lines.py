@@ -93,6 +93,7 @@ def test_a_replay_gives_the_same_marks(stream):
     assert marks == sorted(set(marks))
 
 
+@pytest.mark.rule("X26")
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_what_is_held_is_never_more_than_one_line(bites):
     reader, given_back = LineReader(), 0

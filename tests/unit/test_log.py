@@ -66,6 +66,7 @@ def log():
     return structlog.get_logger()
 
 
+@pytest.mark.rule("X30")
 def test_a_line_is_one_json_object_that_begins_with_when_and_what(lines, log):
     configure("json", "info")
     log.info("run_claimed", job_id=42, run_id=7, note="two\nlines", what="Grüße \U0001f600")
@@ -98,6 +99,7 @@ def test_a_run_is_named_in_every_line_within_its_context(lines, log):
     assert not {"job_id", "run_id"} & outside.keys()
 
 
+@pytest.mark.rule("X30")
 @pytest.mark.parametrize(
     "value",
     [

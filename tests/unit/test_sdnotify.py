@@ -41,6 +41,7 @@ def test_systemd_hears_what_we_do(heard):
     ]  # fmt: skip
 
 
+@pytest.mark.rule("X29")
 def test_the_watchdog_is_fed_only_when_every_loop_comes_round(heard):
     pulse = Pulse("claim", "lease")
     for loop in ("claim", "claim", "claim"):

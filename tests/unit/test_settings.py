@@ -68,6 +68,7 @@ def test_queues_are_names_with_commas_and_all_when_empty(bare, text, names):
     assert load_settings(database_url=DSN).queues == names
 
 
+@pytest.mark.rule("A1")
 def test_environment_wins_over_toml_and_toml_over_credentials(bare, tmp_path):
     credentials = tmp_path / "credentials"
     credentials.mkdir()
@@ -92,6 +93,7 @@ def test_other_credentials_of_the_unit_are_none_of_our_business(bare, tmp_path):
     assert load_settings().database_url == "postgresql://credential"
 
 
+@pytest.mark.rule("A3")
 def test_no_address_is_said_in_plain_words():
     with pytest.raises(BadSettings, match="database_url is not set") as error:
         load_settings()
