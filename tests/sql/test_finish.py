@@ -193,6 +193,8 @@ async def test_every_reason_of_the_contract_is_there(sql):
         "workspace_denied",
         "daemon_error",
         "crash_cap",
+        "agent_retired",
+        "coalesced",
         "ok",
     ]
     assert {row[0] for row in await sql.fetch("select distinct reason from leasehold.reasons")} == set(wanted)

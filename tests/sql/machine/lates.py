@@ -31,6 +31,7 @@ class ShipLate(Speak):
 
     place: int = 0
     actors = ("ship late",)
+    refusals = (*Speak.refusals, "LH016")
 
     async def do(self, world, seen, hand):
         worker, run = at(self.who(world, seen), hand), self.whose(world)
@@ -42,4 +43,4 @@ class ShipLate(Speak):
     def foretell(self, world, seen):
         if awaited(seen, self.whose(world)):
             return None
-        return super().foretell(world, seen) or "LH010"
+        return super().foretell(world, seen) or ("LH016" if seen.runs[self.whose(world)["run_id"]].live else "LH010")
