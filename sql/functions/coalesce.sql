@@ -107,7 +107,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   other jobs;
-  why text := format('job %s does what it was asked', target.id);
+  done_by text := format('job %s does what it was asked', target.id);
 begin
   for other in
     select d.*
@@ -129,16 +129,16 @@ begin
     update jobs j
        set status = 'cancelled',
            reason = 'coalesced',
-           message = why,
+           message = done_by,
            finished_at = clock(),
            updated_at = clock()
      where j.id = other.id;
     perform set_config('leasehold.actor', '', true);
-    perform note(other.id, other.tenant, null, 'cancelled', why, jsonb_build_object('reason', 'coalesced', 'job', target.id));
+    perform note(other.id, other.tenant, null, 'cancelled', done_by, jsonb_build_object('reason', 'coalesced', 'job', target.id));
     update wakeups w
        set job_id = target.id,
            disposition = 'coalesced',
-           why = absorb.why,
+           why = done_by,
            decided_at = coalesce(w.decided_at, clock())
      where w.job_id = other.id;
   end loop;

@@ -49,6 +49,8 @@ select j.id, j.tenant, j.project, j.queue, j.agent, j.kind,
          when j.status in ('running', 'waiting') and j.cancel_requested_at is not null then 'stopping: its end was asked for'
          when j.status = 'queued' and a.name is null then 'waiting: there is no such agent'
          when j.status = 'queued' and a.status = 'paused' then 'waiting: the agent is paused'
+         when j.status = 'queued' and a.status = 'retired' then 'waiting: the agent is retired'
+         when j.status = 'queued' and a.status = 'pending_approval' then 'waiting: the agent is not approved yet'
          when j.status = 'queued' and j.run_at > leasehold.clock()
               and exists (select from leasehold.reasons p where p.reason = j.reason and p.follows = 'park') then 'waiting: parked, see reason'
          when j.status = 'queued' and j.run_at > leasehold.clock() then 'waiting: its time has not come'

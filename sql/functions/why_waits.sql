@@ -39,6 +39,12 @@ begin
    where a.name = job.agent
      and a.status = 'paused'
   union all
+  select format('Its agent is %s: an administrator enables it, or SELECT leasehold.cancel(%s);',
+                case a.status when 'retired' then 'retired' else 'not approved yet' end, job.id)
+    from agents a
+   where a.name = job.agent
+     and a.status in ('pending_approval', 'retired')
+  union all
   select format('Its queue is paused: UPDATE leasehold.queues SET paused = false WHERE name = %L;', q.name)
     from queues q
    where q.name = job.queue
@@ -154,6 +160,7 @@ begin
     from jobs j
    where j.tenant = job.tenant
      and j.concurrency_key = job.concurrency_key
+     and j.conflict_policy <> 'allow'
      and j.status in ('queued', 'running', 'waiting');
   select count(*) into first
     from jobs j

@@ -45,6 +45,13 @@ SANE = {
     "queued work that no lane or arrival knows": """select j.id from leasehold.jobs j where j.status = 'queued' and j.due
         and not exists (select from leasehold.lanes l where l.lane = j.lane and l.active)
         and not exists (select from leasehold.arrivals a where a.lane = j.lane)""",
+    "asks that do not say what became of their job": """select w.id from leasehold.wakeups w join leasehold.jobs j on j.id = w.job_id
+        where (w.disposition = 'deferred' and (j.started_at is not null or j.status = 'queued'))
+           or (w.disposition in ('accepted', 'promoted') and j.reason = 'coalesced')""",
+    "two that wait to be coalesced, and nobody looks": """select concurrency_key from leasehold.jobs j
+        where status = 'deferred' and conflict_policy = 'coalesce' and started_at is null
+          and not exists (select from leasehold.arrivals a where a.tenant = j.tenant and a.key = j.concurrency_key)
+        group by tenant, concurrency_key, agent having count(*) > 1""",
     "deferred without a holder or an arrival": """select j.id from leasehold.jobs j where j.status = 'deferred'
         and not exists (select from leasehold.jobs k where k.tenant = j.tenant and k.concurrency_key = j.concurrency_key and k.conflict_policy <> 'allow'
                          and k.status in ('queued', 'running', 'waiting'))
@@ -77,7 +84,7 @@ async def footprint(sql):
         select jsonb_build_object(
           'jobs', (select count(*) from leasehold.jobs), 'heads', (select sum(seq) from leasehold.heads),
           'events', (select count(*) from leasehold.events), 'output', (select count(*) from leasehold.output),
-          'arrivals', (select count(*) from leasehold.arrivals), 'agents', (select jsonb_agg(a) from leasehold.agents a),
+          'arrivals', (select count(*) from leasehold.arrivals), 'wakeups', (select count(*) from leasehold.wakeups), 'agents', (select jsonb_agg(a) from leasehold.agents a),
           'status', (select jsonb_object_agg(id, status || updated_at::text) from leasehold.jobs),
           'runs', (select jsonb_object_agg(id, status || worker_id) from leasehold.runs),
           'workers', (select jsonb_object_agg(id, state || renewals) from leasehold.workers))""")
