@@ -68,28 +68,27 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
+  ours bigint[];
   live record;
-  asked int := 0;
 begin
   if not exists (select from agents a where a.name = lower(btrim(cancel_agent.agent))) then
     perform refuse_unknown_agent(cancel_agent.agent);
   end if;
-  perform from jobs j                                                   -- ascending, as everywhere
-    where j.agent = lower(btrim(cancel_agent.agent))
-      and j.status in ('queued', 'deferred', 'running', 'waiting')
-      and may_act_for(j.tenant)
-    order by j.id
-      for update;
+  select array_agg(locked.id) into ours
+    from (select j.id                                                   -- ascending, as everywhere
+            from jobs j
+           where j.agent = lower(btrim(cancel_agent.agent))
+             and j.status in ('queued', 'deferred', 'running', 'waiting')
+             and may_act_for(j.tenant)
+           order by j.id
+             for update) locked;
   for live in
     select j.id
       from jobs j
-     where j.agent = lower(btrim(cancel_agent.agent))
-       and j.status in ('queued', 'deferred', 'running', 'waiting')
-       and may_act_for(j.tenant)
+     where j.id = any (ours)
      order by j.status <> 'deferred', j.id
   loop
     perform cancel(live.id, cancel_agent.reason);
-    asked := asked + 1;
   end loop;
-  return asked;
+  return coalesce(cardinality(ours), 0);
 end $$;

@@ -124,3 +124,15 @@ async def test_one_log_follows_a_job_from_claim_to_outcome(host, sql, agent, ins
     assert [line["event"] for line in story] == ["run_claimed", "run_spawned", "run_exited", "run_settled"]
     for line in story:
         assert {"job_id", "run_id", "attempt", "agent", "tenant", "worker"} <= line.keys()
+
+
+@pytest.mark.rule("P26", "X28")
+async def test_what_an_agent_was_woken_with_is_in_its_environment(host, sql, agent, ends, written):
+    await agent("curious", 'printf %s "$LEASEHOLD_CONTEXT"')
+    woken = await sql.fetchval(
+        "select job_id from leasehold.wake('curious', reason => 'Grüße', payload => '{\"issueId\": 7}')"
+    )
+    async with host.daemon():
+        await ends(woken, "succeeded")
+    said = json.loads(await written(woken))
+    assert (said["wakeReason"], said["issueId"], said["wakeSource"]) == ("Grüße", "7", "on_demand")

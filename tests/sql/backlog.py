@@ -16,7 +16,7 @@ begin
     execute format('alter table leasehold.%I set (autovacuum_enabled = off)', name);
   end loop;
 end $$;
-insert into leasehold.agents (name, adapter, command) values ('fixer', 'command', '{true}');
+insert into leasehold.agents (name, adapter, command) values ('fixer', 'command', '{true}'), ('other', 'command', '{true}');
 analyze;
 alter table leasehold.jobs disable trigger user;
 insert into leasehold.jobs (tenant, agent, prompt, run_at, lane, created_at, updated_at, status, finished_at)
@@ -28,6 +28,10 @@ select 'k', 'fixer', 'x', leasehold.clock() + '1 day', leasehold.lane_of('defaul
        case when g % 2 = 0 then 'queued' else 'deferred' end, leasehold.clock() + case when g <= 20 then '-1 hour' else '1 day' end::interval
   from generate_series(1, 4000) g;
 alter table leasehold.jobs enable trigger user;
+insert into leasehold.wakeups (tenant, agent, key, actor, disposition, job_id, decided_at)
+select tenant, agent, concurrency_key, 'x', case status when 'deferred' then 'deferred' else 'accepted' end, id,
+       case when status <> 'deferred' then leasehold.clock() end
+  from leasehold.jobs;
 insert into leasehold.heads (job_id, seq) select id, 1 from leasehold.jobs;
 insert into leasehold.events (job_id, seq, tenant, kind) select id, 1, tenant, 'queued' from leasehold.jobs;
 insert into leasehold.workers (instance, host_id, boot_id, keeper_id, version, capacity, lease, lease_expires_at, state, ended_at)

@@ -35,7 +35,7 @@ async def test_reject_refuses_while_a_job_of_the_key_is_not_done_and_names_it(sq
         assert (await look(await job(concurrency_key="k", conflict_policy="reject")))["status"] == "queued"
 
 
-@pytest.mark.rule("S69", "SW40")
+@pytest.mark.rule("S69")
 async def test_return_existing_answers_with_the_job_that_has_the_key(sql, holder):
     assert await enqueue(sql, concurrency_key="k", conflict_policy="return_existing") == (holder["job_id"], "existing")
     assert await enqueue(sql, concurrency_key="l", conflict_policy="return_existing") != (holder["job_id"], "existing")
@@ -49,6 +49,7 @@ async def test_an_insert_cannot_answer_with_another_job_and_says_who_can(holder,
         assert refusal.error.detail == f"job_id={holder['job_id']}" and "enqueue" in refusal.error.hint
 
 
+@pytest.mark.rule("P31", "P92")
 async def test_allow_takes_no_part_in_the_key(sql, worker, job, look, sane, story):
     first, free, behind = await job(concurrency_key="k"), await job(concurrency_key="k", conflict_policy="allow"), await job(
         concurrency_key="k"
@@ -132,6 +133,7 @@ async def test_only_asks_of_the_same_agent_become_one(sql, holder, look):
     assert await enqueue(sql, agent=" OTHER", concurrency_key="k", conflict_policy="coalesce") == (theirs, "coalesced")
 
 
+@pytest.mark.rule("S67", "SW40", "PW22")
 async def test_the_same_request_joins_once(sql, fixer, look, refused, story):
     same = {"concurrency_key": "k", "conflict_policy": "coalesce", "idempotency_key": "i"}
     holder, _ = await enqueue(sql, concurrency_key="k")

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from sql.backlog import TOLD, copy_of, filled_database, touched
 
-BIG = ("jobs", "heads", "events", "runs", "output", "workers")
+BIG = ("jobs", "heads", "events", "runs", "output", "workers", "wakeups")
 """What grows for ever, or nearly."""
 
 
@@ -124,10 +124,17 @@ STEPS = {
     "cancel running": "cancel({job})",
     "retry": "retry({failed})",
     "enqueue": "enqueue('fixer', 'x', idempotency_key => 'i', concurrency_key => 'warm')",
+    "wake": "wake('fixer', tenant => 'k', key => 'new', idempotency_key => 'w')",
+    "wake into what is queued": "wake('fixer', tenant => 'k', key => 'k2', idempotency_key => 'w')",
+    "wake into what is deferred": "wake('fixer', tenant => 'k', key => 'k1', idempotency_key => 'w')",
+    "wake behind another agent": "wake('other', tenant => 'k', key => 'k2', idempotency_key => 'w')",
+    "return existing": "enqueue('fixer', 'x', 'k', concurrency_key => 'k2', conflict_policy => 'return_existing', idempotency_key => 'w')",
+    "promote": "promote('k', 'k1')",
+    "gather": "gather('k', 'k1')",
 }
 
 
-@pytest.mark.rule("AW37", "PW29", "G9", "GW2", "GW28")
+@pytest.mark.rule("AW37", "PW29", "PW48", "G9", "GW2", "GW28")
 async def test_single_steps_read_no_backlog(backlog, hire, touches, job):
     worker, idler = await hire(), await hire(instance="beta")
     failed, run = await job(priority=1000), await worker.claim_one()

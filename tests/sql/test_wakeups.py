@@ -222,7 +222,7 @@ async def test_a_deferred_wake_is_promoted_with_its_own_reason_and_context(sql, 
     await sane()
 
 
-@pytest.mark.rule("P38", "P90", "P92")
+@pytest.mark.rule("P38", "P90", "P92", "S72", "SW25")
 @pytest.mark.parametrize(
     "end", ["succeeded", "failed", "blocked", "timed_out", "cancelled", "lost", "expired", "cancelled early"]
 )
