@@ -150,6 +150,22 @@ async def test_why_tells_the_story_of_a_job_and_its_last_words(leasehold, host, 
     assert code == 1 and out == "" and "LH023" in err
 
 
+async def test_schedules_are_listed_with_what_comes_next_and_what_is_wrong(leasehold, sql, agent, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    await agent("any", "true")
+    await sql.execute("""insert into leasehold.schedules (name, agent, prompt, cron, every, timezone, enabled)
+        values ('nightly', 'any', 'x', '0 3 * * *', null, 'Europe/Berlin', true), ('watch', 'any', 'x', null, '90 min', 'UTC', true),
+               ('quiet', 'any', 'x', null, '1 hour', 'UTC', false)""")
+    await sql.execute("update leasehold.schedules set error = 'out of days' where name = 'nightly'")
+    code, out, _ = await leasehold("schedules")
+    assert code == 0
+    nightly, watch, quiet = out.splitlines()[1:]
+    assert all(word in nightly for word in ("nightly", "0 3 * * * Europe/Berlin", "unknown", "out of days"))
+    assert "every 01:30:00" in watch and "off" in quiet
+    said = json.loads((await leasehold("schedules", "--json"))[1])["schedules"]
+    assert [row["name"] for row in said] == ["nightly", "watch", "quiet"] and said[1]["next_at"]
+
+
 @pytest.mark.rule("P82")
 async def test_tail_follows_a_job_to_its_end_with_its_output(leasehold, host, agent, insert):
     await agent("slow", """echo one; sleep 0.5; echo '{"type": "message", "text": "hello"}'; sleep 0.5; echo two >&2""")

@@ -54,6 +54,13 @@ class Client:
         """`queue_stats`: counts and ages by queue, tenant and agent."""
         return await self.rows("select * from leasehold.queue_stats")
 
+    async def schedules(self) -> list[Row]:
+        """All schedules that the caller may see, the next one first."""
+        return await self.rows(
+            "select id, tenant, name, agent, cron, every::text as every, timezone, missed, jitter, enabled, next_at, last_at,"
+            " last_job, error from leasehold.schedules order by enabled desc, next_at nulls first, name"
+        )
+
     async def runs(self, job: int) -> list[Row]:
         """All attempts at one job, oldest first."""
         return await self.rows(
