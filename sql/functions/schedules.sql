@@ -34,9 +34,8 @@ begin
   end if;
   perform refuse_bad_ask(new);
   perform refuse_bad_grid(new);
-  if (tg_op = 'INSERT' or new.agent <> old.agent) and not exists (select from agents a where a.name = new.agent) then
-    raise exception 'there is no agent "%"', new.agent
-      using errcode = 'LH001', column = 'agent', hint = 'SELECT name FROM leasehold.agents lists them.';
+  if tg_op = 'INSERT' or new.agent <> old.agent then
+    perform refuse_agent_of_schedule(new.agent);
   end if;
 
   new.error := null;
@@ -56,6 +55,22 @@ begin
   return new;
 end $$;
 
+-- One that waits for approval may have its schedules already.
+create or replace function leasehold.refuse_agent_of_schedule(agent text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  known text := (select a.status from agents a where a.name = refuse_agent_of_schedule.agent);
+begin
+  if known = 'retired' then
+    perform refuse_agent(agent, known);
+  elsif known is null then
+    raise exception 'there is no agent "%"', refuse_agent_of_schedule.agent
+      using errcode = 'LH001', column = 'agent', hint = 'SELECT name FROM leasehold.agents lists them.';
+  end if;
+end $$;
+
 -- What the jobs will be asked with: refused here rather than at every tick.
 create or replace function leasehold.refuse_bad_ask(schedule leasehold.schedules) returns void
 language plpgsql
@@ -70,7 +85,7 @@ declare
     when octet_length(schedule.prompt) > 1048576 then 'the prompt is longer than 1 MiB'
     when jsonb_typeof(schedule.payload) <> 'object' then format('payload must be a JSON object, not a JSON %s', jsonb_typeof(schedule.payload))
     when jsonb_typeof(schedule.context) <> 'object' then format('context must be a JSON object, not a JSON %s', jsonb_typeof(schedule.context))
-    when greatest(pg_column_size(schedule.payload), pg_column_size(schedule.context)) > 1048576 then 'payload or context is larger than 1 MiB'
+    when greatest(pg_column_size(schedule.payload), pg_column_size(schedule.context)) > 900000 then 'payload or context is larger than 900000 bytes'
     when schedule.priority not between 0 and 1000 then format('priority %s is outside 0..1000', schedule.priority)
     when greatest(octet_length(schedule.key), octet_length(schedule.thread)) > 500
       or greatest(octet_length(schedule.tenant), octet_length(schedule.queue)) > 200 then 'key, thread, tenant or queue is too long'

@@ -44,7 +44,7 @@ declare
   due timestamptz[];
   upcoming timestamptz;
   chosen timestamptz[];
-  asked record;
+  asked wake_answer;
 begin
   perform hold_worker(fire_schedule.worker, fire_schedule.token);
   held := take_schedule(fire_schedule.schedule, fire_schedule.version, fire_schedule.expected);
@@ -70,11 +70,13 @@ begin
   foreach tick in array chosen loop
     begin
       asked := ask_for_schedule(held, tick);
-      update jobs j set schedule_id = held.id where j.id = asked.job_id and j.schedule_id is null;
+      if asked.disposition in ('accepted', 'deferred') then                       -- not a job of others that it joined
+        update jobs j set schedule_id = held.id where j.id = asked.job_id;
+      end if;
       held.last_at := tick;
       held.last_wakeup := asked.wakeup_id;
       held.last_job := coalesce(asked.job_id, held.last_job);
-      return query select 'fired', tick, asked.job_id::bigint, asked.disposition::text;
+      return query select 'fired', tick, asked.job_id, asked.disposition;
     exception when others then
       if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'XX') then
         raise;                                                                    -- not of the schedule: somebody does it again
@@ -141,21 +143,19 @@ as $$
   end
 $$;
 
--- The ask itself.
-create or replace function leasehold.ask_for_schedule(
-  schedule leasehold.schedules, tick timestamptz, out wakeup_id bigint, out disposition text, out job_id bigint)
+-- The ask itself: a wakeup like any other, so that the agent's switch, its status and the key's policy decide.
+create or replace function leasehold.ask_for_schedule(schedule leasehold.schedules, tick timestamptz) returns leasehold.wake_answer
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
-declare
-  context_ jsonb := schedule.context || jsonb_build_object('schedule', schedule.name, 'tick', tick)
-    || case when tick > schedule.next_at then jsonb_build_object('missed_since', schedule.next_at) else '{}' end;
 begin
-  select e.job_id, e.disposition into ask_for_schedule.job_id, ask_for_schedule.disposition
-    from enqueue(
-      agent => schedule.agent, prompt => schedule.prompt, tenant => schedule.tenant, queue => schedule.queue,
-      payload => schedule.payload, priority => schedule.priority, thread => schedule.thread, context => context_,
-      concurrency_key => coalesce(schedule.key, 'schedule:' || schedule.id), conflict_policy => schedule.conflict_policy) e;
+  return wake(
+    schedule.agent, tenant => schedule.tenant, prompt => schedule.prompt, source => 'schedule', trigger => 'system', actor_type => 'system',
+    actor => 'schedule ' || schedule.id, reason => format('schedule "%s"', schedule.name), queue => schedule.queue,
+    priority => schedule.priority, thread => schedule.thread, payload => schedule.payload, conflict_policy => schedule.conflict_policy,
+    key => coalesce(schedule.key, 'schedule:' || schedule.id),
+    context => schedule.context || jsonb_build_object('schedule', schedule.name, 'tick', tick)
+      || case when tick > schedule.next_at then jsonb_build_object('missed_since', schedule.next_at) else '{}' end);
 end $$;
 
 -- The calendar cannot say when the next tick is, or a tick cannot be fired at all: said in the row, looked at again in an hour.
