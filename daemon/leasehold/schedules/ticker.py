@@ -60,7 +60,7 @@ class Ticker:
             self.in_vain = 0 if any(done) else self.in_vain + 1
             return min(2.0, 0.05 * 2**self.in_vain) if self.in_vain else 0.0
         self.in_vain = 0
-        return min((schedule.due_in.total_seconds() + 0.002 for schedule in schedules), default=self.poll)
+        return min([jittered(self.poll), *(schedule.due_in.total_seconds() + 0.002 for schedule in schedules)])
 
     async def _fire(self, schedule: DueSchedule) -> bool:
         """Fire one; False when somebody else has done it. Its mistakes are its own."""
