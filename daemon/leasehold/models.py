@@ -89,6 +89,7 @@ class Run:
     unkillable: bool = False
     events_limit: int = 100_000
     context: Mapping[str, Any] = field(default_factory=dict)
+    session: str | None = None
 
     @property
     def id(self) -> int:

@@ -19,6 +19,7 @@ begin
   new.status := coalesce(new.status, 'enabled');
   new.wake_on_schedule := coalesce(new.wake_on_schedule, true);
   new.wake_on_demand := coalesce(new.wake_on_demand, true);
+  new.account := nullif(btrim(new.account), '');
   new.updated_at := clock();
   new.created_at := coalesce(case tg_op when 'UPDATE' then old.created_at end, new.updated_at);
 
@@ -71,6 +72,8 @@ begin
     when new.output_tail is null or new.output_tail < 1 then 'output_tail is missing or below 1 byte'
     when new.output_limit < 1 then 'output_limit is below 1 byte'
     when new.events_limit is null or new.events_limit < 1 then 'events_limit is missing or below 1'
+    when not (new.budget_usd > 0 and new.budget_usd < 1e12) then 'budget_usd is not an amount of money above 0'
+    when octet_length(new.account) > 200 then 'account is longer than 200 bytes'
   end;
   if bad is not null then
     raise exception 'agent "%": %', new.name, bad

@@ -6,12 +6,14 @@ create or replace function leasehold.hangs_on_jobs() returns table (relation tex
 language sql immutable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
-  values ('output',    'run_id',   'run', 'delete'),
-         ('events',    'job_id',   'job', 'delete'),
-         ('runs',      'job_id',   'job', 'delete'),
-         ('heads',     'job_id',   'job', 'delete'),
-         ('wakeups',   'job_id',   'job', 'delete'),
-         ('schedules', 'last_job', 'job', 'clear')
+  values ('output',         'run_id',   'run', 'delete'),
+         ('usage',          'run_id',   'run', 'delete'),
+         ('usage_counters', 'run_id',   'run', 'delete'),
+         ('events',         'job_id',   'job', 'delete'),
+         ('runs',           'job_id',   'job', 'delete'),
+         ('heads',          'job_id',   'job', 'delete'),
+         ('wakeups',        'job_id',   'job', 'delete'),
+         ('schedules',      'last_job', 'job', 'clear')
 $$;
 
 -- Those of these jobs that ended before `past` and that nobody else holds, with everything of theirs locked in the order that holds

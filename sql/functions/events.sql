@@ -54,7 +54,8 @@ begin
                             and h.run_token = s.token
                             for update) head
   ), fresh as materialized (
-    select s.*, row_number() over (partition by s.job_id order by s.nth) as place
+    select s.*, row_number() over (partition by s.job_id order by s.nth) as place,
+           case when s.kind in ('usage', 'session') then said_wrong(s.kind, s.data) end as wrong
       from said s
       join locked l
         on l.run_id = s.run
@@ -76,14 +77,17 @@ begin
   ), written as (
     insert into events (job_id, seq, run_id, tenant, level, phase, kind, message, data)
     select f.job_id, n.base + f.place, f.run, f.tenant,
-           case when f.level in ('debug', 'info', 'warning', 'error') then f.level else 'info' end,
-           f.phase, coalesce(f.kind, 'message'), f.message, nullif(f.data, 'null')
+           case when f.wrong is not null then 'warning' when f.level in ('debug', 'info', 'warning', 'error') then f.level else 'info' end,
+           f.phase, coalesce(f.kind, 'message'), coalesce(f.wrong, f.message), nullif(f.data, 'null')
       from fresh f
       join numbered n using (job_id)
   )
   select distinct s.run
     from said s
    where not exists (select from locked l where l.run_id = s.run and l.run_token = s.token);
+  if kinds && array['usage', 'session'] then                       -- the heads are ours until commit
+    perform record_said(append_events.runs, tokens, marks, kinds, datas);
+  end if;
 end $$;
 
 -- Where a live run stands, in a word and a sentence.

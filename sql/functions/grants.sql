@@ -112,3 +112,15 @@ grant execute on function
   leasehold.end_removal(bigint, uuid, bigint, text),
   leasehold.find_orphans(bigint, uuid, bigint[], uuid[])
   to leasehold_worker;
+
+-- usage, budgets, sessions
+grant select on leasehold.usage, leasehold.usage_totals, leasehold.budgets, leasehold.budget_status, leasehold.sessions
+   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant execute on function leasehold.period_start(text, timestamptz), leasehold.period_end(text, timestamptz)
+   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant insert (scope, name, period, amount_usd, on_unpriced, refuse), update (amount_usd, on_unpriced, refuse), delete
+   on leasehold.budgets to leasehold_admin;
+grant execute on function
+  leasehold.report_usage(bigint, uuid, bigint, uuid, bigint[], jsonb[]),
+  leasehold.report_session(bigint, uuid, bigint, uuid, text)
+  to leasehold_worker;

@@ -9,6 +9,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   policy reasons;
+  session text := poison_session(job, run, outcome, reason);
 begin
   select r.* into strict policy
     from reasons r
@@ -30,8 +31,14 @@ begin
     why := 'crash_cap';
   elsif policy.follows = 'again' then
     again_at := least(job.run_at, clock());                           -- not the job's fault: it keeps its place
+  elsif reason in ('quota', 'rate_limit') and is_parked_too_often(job) then
+    ends_as := 'failed';
+    why := 'quota_cap';
   elsif policy.follows = 'park' then
-    again_at := clock() + parking(policy.park, run);
+    again_at := coalesce(park_account(job, run, reason), clock() + parking(policy.park, run));
+  elsif policy.follows = 'backoff' and attempts < job.max_attempts and session = 'stop' then
+    ends_as := 'failed';
+    why := 'session_poisoned';
   elsif policy.follows = 'backoff' and attempts < job.max_attempts then
     again_at := clock() + backoff(job.agent, case when policy.uses_attempt then attempts else interruptions end, run);
   else

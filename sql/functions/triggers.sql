@@ -122,3 +122,20 @@ create or replace trigger ring
   after insert or update of cron, every, timezone, starts_at, jitter, enabled, agent
   on leasehold.schedules
   for each statement execute function leasehold.ring_schedules();
+
+-- room D, usage: a budget that refuses, a budget and its hold, the session that a run goes on with
+create or replace trigger d_budget
+  before insert on leasehold.jobs
+  for each row execute function leasehold.jobs_within_budget();
+
+create or replace trigger normalise
+  before insert or update on leasehold.budgets
+  for each row execute function leasehold.budgets_before_write();
+
+create or replace trigger effects
+  after insert or update of amount_usd, on_unpriced or delete on leasehold.budgets
+  for each row execute function leasehold.budgets_after_write();
+
+create or replace trigger session
+  before insert on leasehold.runs
+  for each row execute function leasehold.runs_choose_session();

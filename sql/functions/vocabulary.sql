@@ -49,7 +49,16 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('unkillable',        'lost',        false, 'stop',    null,         'Its processes survived SIGKILL and its worker is gone: look at that host before you retry it.'),
   ('crash_cap',         'failed',      false, 'stop',    null,         'It lost its worker max_losses times, so it may be what kills them. Look before you retry it.'),
   ('agent_retired',     'failed',      false, 'stop',    null,         'Its agent was retired while it waited for its key: ask another one.'),
-  ('coalesced',         'cancelled',   false, 'stop',    null,         'Another job of its key does what it was asked: the message names it.');
+  ('coalesced',         'cancelled',   false, 'stop',    null,         'Another job of its key does what it was asked: the message names it.'),
+  ('quota_cap',         'failed',      false, 'stop',    null,         'It met nothing but a used up quota or a rate limit 100 times in a row: look at the account, then retry.'),
+  ('session_poisoned',  'failed',      true,  'stop',    null,         'Its session is of no use any more, and a new one would do again what its tools have done: look at that, then retry. A retry begins a new session.');
+
+-- What an agent may name as the reason of its own end, in a `result` line; see the adapters.
+update leasehold.reasons
+   set agent_may_say = true
+ where (reason, outcome) in (
+   ('quota', 'interrupted'), ('rate_limit', 'interrupted'), ('auth', 'failed'), ('context_overflow', 'failed'), ('session_rejected', 'failed'),
+   ('max_turns', 'failed'), ('refusal', 'failed'), ('budget', 'blocked'), ('question', 'blocked'));
 
 delete from leasehold.transitions;
 insert into leasehold.transitions (entity, from_status, to_status, actor)

@@ -21,6 +21,7 @@ end $$;
 
 -- Extend the lease and hear what is new, in one call whatever the number of runs: first one row 'renewed', then only exceptions.
 -- 'lost': named, but not live here. 'unnamed': live here, but not named. 'cancel': somebody asked for its end.
+-- 'budget': it has passed its own budget.
 create or replace function leasehold.renew(worker bigint, token uuid, runs bigint[], lease interval)
 returns table (what text, run_id bigint, detail text)
 language plpgsql security definer
@@ -45,7 +46,7 @@ begin
   -- the worker row is ours until commit: whoever wants to take its runs waits, and this statement sees what there is
   return query
   with own as materialized (
-    select r.id, r.job_id
+    select r.id, r.job_id, r.budget_passed_at, r.cost_usd
       from leasehold.runs r
      where r.worker_id = renew.worker
        and r.ended_at is null
@@ -70,7 +71,11 @@ begin
           intersect
           select own.job_id from own) asked
    cross join lateral (select k.run_id from heads k where k.job_id = asked.id offset 0) h
-   cross join lateral (select k.cancel_requested_reason from jobs k where k.id = asked.id offset 0) j;
+   cross join lateral (select k.cancel_requested_reason from jobs k where k.id = asked.id offset 0) j
+  union all
+  select 'budget', own.id, format('it has cost %s USD', trim_scale(own.cost_usd))
+    from own
+   where own.budget_passed_at is not null;
 end $$;
 
 -- Leave for good. Refused while runs are live: they must be ended, or left to an adopter by not calling this.

@@ -195,6 +195,8 @@ async def test_every_reason_of_the_contract_is_there(sql):
         "crash_cap",
         "agent_retired",
         "coalesced",
+        "quota_cap",
+        "session_poisoned",
         "ok",
     ]
     assert {row[0] for row in await sql.fetch("select distinct reason from leasehold.reasons")} == set(wanted)

@@ -1,13 +1,14 @@
 """The `command` dialect: placeholders, the vocabulary, and what the agent says of itself."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from leasehold.agents.command import VOCABULARY, CommandAdapter
+from leasehold.agents.command import REASONS, VOCABULARY, CommandAdapter
 from leasehold.models import Run, RunKey
 
 
@@ -186,3 +187,35 @@ def test_the_context_of_a_wake_is_in_the_environment_if_there_is_one_and_it_fits
     assert told({}) is None
     assert told({"long": "x" * ((64 << 10) - len('{"long": ""}'))}) is not None
     assert told({"long": "ü" * (32 << 10)}) is None
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize(("reason", "outcome"), REASONS.items())
+def test_an_agent_may_name_the_reason_of_its_end(reason, outcome, code):
+    adapter = CommandAdapter()
+    say(adapter, type="result", ok=False, reason=reason, resets_at=1900000000)
+    verdict = adapter.verdict(code)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+    assert verdict.message and verdict.result == {"reason": reason, "resets_at": 1900000000}
+
+
+@pytest.mark.parametrize("said", [{"reason": "worker_lost"}, {"reason": ["quota"]}, {"reason": None}])
+def test_a_reason_that_is_not_the_agents_to_name_is_an_error_of_the_agent(said):
+    adapter = CommandAdapter()
+    say(adapter, type="result", ok=False, **said)
+    assert (adapter.verdict(0).outcome, adapter.verdict(0).reason) == ("failed", "agent_error")
+
+
+def test_who_has_succeeded_has_no_reason_to_name():
+    adapter = CommandAdapter()
+    say(adapter, type="result", ok=True, reason="quota")
+    assert adapter.verdict(0).outcome == "succeeded"
+
+
+def test_a_session_to_go_on_with_is_in_command_and_environment():
+    command = CommandAdapter().launch(replace(run(("agent", "--resume={session}")), session="s-1"), "/w")
+    assert command.argv == ("agent", "--resume=s-1")
+    assert command.env["LEASEHOLD_SESSION"] == "s-1"
+    alone = CommandAdapter().launch(run(("agent", "--resume={session}")), "/w")
+    assert alone.argv == ("agent", "--resume=")
+    assert "LEASEHOLD_SESSION" not in alone.env

@@ -49,6 +49,7 @@ def verdict(why="exit", said=None, **facts):
         ("first_output", {"signal": 15}, "timed_out", "first_output"),
         ("spawn", {}, "timed_out", "spawn"),
         ("output_limit", {"signal": 15}, "failed", "output_limit"),
+        ("budget", {"signal": 15}, "blocked", "budget"),
         ("interrupt", {"signal": 15}, "interrupted", "daemon_restart"),
         ("deadline", {"signal": 9}, "interrupted", "lease_lost"),
         ("lost", {"signal": 9}, "interrupted", "lease_lost"),

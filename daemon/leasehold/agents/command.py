@@ -7,10 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leasehold.models import Command, Event, Run, Verdict
+from leasehold.models import Command, Event, Outcome, Run, Verdict
 
-VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "result", "error")
+VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "session", "result", "error")
 """The `type` values that become events. `sql/README.md` says what each may carry."""
+REASONS: dict[str, Outcome] = {
+    "quota": "interrupted", "rate_limit": "interrupted", "auth": "failed", "context_overflow": "failed",
+    "session_rejected": "failed", "max_turns": "failed", "refusal": "failed", "budget": "blocked", "question": "blocked",
+}  # fmt: skip
+"""What an agent may name as the reason of its own end, and the outcome that goes with it: `reasons.agent_may_say`."""
 OPEN_LIMIT = 1000
 """Tools at work at once that are told apart."""
 CONTEXT_LIMIT = 64 << 10
@@ -41,6 +46,7 @@ class CommandAdapter:
             "{workspace}": workspace,
             "{job_id}": str(run.job_id),
             "{run_id}": str(run.id),
+            "{session}": run.session or "",
         }
         env = {
             **run.env,
@@ -49,6 +55,7 @@ class CommandAdapter:
             "LEASEHOLD_ATTEMPT": str(run.attempt),
             "LEASEHOLD_TENANT": run.tenant,
             **_context(run.context),
+            **({"LEASEHOLD_SESSION": run.session} if run.session else {}),
         }
         argv = (*run.launcher, *(_fill(word, words) for word in run.command))
         return Command(argv=argv, stdin=run.prompt.encode(), env=env)
@@ -81,9 +88,13 @@ class CommandAdapter:
         self._open = set(state["open"])
 
     def verdict(self, exit_code: int) -> Verdict:
-        """The exit code first, then what the agent said of itself in its last `result` line."""
+        """A reason that it may name itself, then the exit code, then what else its last `result` line says."""
         said = self._result or {}
         value = said.get("value", {key: item for key, item in said.items() if key not in ("ok", "message")} or None)
+        reason = _text(said.get("reason"))
+        if said.get("ok") is False and reason in REASONS:
+            message = _text(said.get("message")) or f"the agent named the reason: {reason}"
+            return Verdict(REASONS[reason], reason, message, value)
         if exit_code != 0:
             return Verdict("failed", "exit_code", f"exited with code {exit_code}", value)
         if said.get("ok") is False:

@@ -100,8 +100,15 @@ class Database:
             [row.stream for row in rows], [row.offset for row in rows], [row.raw for row in rows],
         )  # fmt: skip
 
+    async def report_usage(self, worker: Worker, run: RunKey, rows: Sequence[EventRow]) -> None:
+        """What a lost run used, before its late outcome. A mark that is there is skipped."""
+        await self._fetch(
+            "select leasehold.report_usage($1, $2, $3, $4, $5, $6)", worker.id, worker.token, run.id, run.token,
+            [row.mark for row in rows], [row.event.data for row in rows],
+        )  # fmt: skip
+
     async def renew(self, worker: Worker, runs: Collection[int], lease: timedelta) -> list[tuple[str, int | None, str]]:
-        """Extend the lease and hear what is pending: (`renewed` | `lost` | `unnamed` | `cancel`, run, detail)."""
+        """Extend the lease and hear what is pending: (`renewed` | `lost` | `unnamed` | `cancel` | `budget`, run, detail)."""
         rows = await self._fetch(
             "select * from leasehold.renew($1, $2, $3, $4)", worker.id, worker.token, list(runs), lease
         )

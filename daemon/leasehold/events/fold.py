@@ -12,6 +12,8 @@ from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
 
 Row = OutputRow | EventRow
+COUNTED = ("usage", "session")
+"""Kinds that count beyond the limit, as far again: what floods must not be free of charge."""
 Mask = Callable[[bytes], bytes]
 """Hides secrets. Called once for all bytes of a run, in order, before they are kept, hashed, parsed or sent.
 Must preserve the length: offsets are those of the file."""
@@ -102,6 +104,7 @@ class StdoutFold(Fold):
         self._lines = LineReader()
         self._limit = run.events_limit
         self._said = 0  # events so far, kept or not
+        self._cut = False  # one was dropped, and a notice said so
 
     def feed(self, raw: bytes) -> list[Row]:
         """Output first: an event never refers to bytes that a reader cannot see yet."""
@@ -122,7 +125,7 @@ class StdoutFold(Fold):
             return None
         if adapter is None:
             return None
-        said = {"said": self._said, "events_limit": self._limit}
+        said = {"said": self._said, "events_limit": self._limit, "cut": self._cut}
         return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter, **said})
 
     def resume(self, place: Place) -> list[tuple[int, int]]:
@@ -130,6 +133,7 @@ class StdoutFold(Fold):
         self._lines = LineReader(place.raw, inside=bool(place.state["inside"]))
         self._adapter.thaw(json.loads(place.state["adapter"]))
         self._said, self._limit = int(place.state["said"]), int(place.state["events_limit"])
+        self._cut = bool(place.state.get("cut", self._said > self._limit))
         return super().resume(place)
 
     def _receive(self, at: int, pieces: Iterator[Piece]) -> list[Row]:
@@ -157,9 +161,10 @@ class StdoutFold(Fold):
         """
         for mark, event in enumerate(events, end - len(events) + 1):
             self._said += 1
-            if self._said <= self._limit + 1 and mark > self._run.events_mark:
-                kept = storable(event) if self._said <= self._limit else _too_many(self._limit)
-                yield EventRow(self._run.key, mark, kept, size)
+            counts = self._said <= (2 * self._limit if event.kind in COUNTED else self._limit)
+            first_cut, self._cut = not counts and not self._cut, self._cut or not counts
+            if (counts or first_cut) and mark > self._run.events_mark:
+                yield EventRow(self._run.key, mark, storable(event) if counts else _too_many(self._limit), size)
 
 
 def _too_long(offset: int) -> Event:

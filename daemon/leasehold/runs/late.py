@@ -24,25 +24,27 @@ from leasehold.runs.settle import Settler
 
 log = structlog.get_logger()
 
-ALL_EVENTS = 2**62
-"""A mark above every place in a stream: events of a run that is over are not numbered any more (rule 20)."""
 BATCH_BYTES = 1024 * 1024
+BATCH_REPORTS = 500
 
 
 class LateOutlet:
-    """Where the output of a lost run goes; its events are only folded into its outcome."""
+    """Where output and usage of a lost run go; its other events are only folded into its outcome (rule 20)."""
 
     def __init__(self, db: Database, lease: Lease, readers: CapacityLimiter) -> None:
         self._db = db
         self._lease = lease
         self._rows: list[OutputRow] = []
+        self._used: list[EventRow] = []
         self.readers = readers
 
     async def ship(self, item: EventRow | OutputRow | Trim) -> None:
         """Keep a batch together. What scrolled out of the tail is forgotten with the late outcome."""
         if isinstance(item, OutputRow):
             self._rows.append(item)
-        if sum(len(row.raw) for row in self._rows) >= BATCH_BYTES:
+        elif isinstance(item, EventRow) and item.event.kind == "usage":
+            self._used.append(item)
+        if len(self._used) >= BATCH_REPORTS or sum(len(row.raw) for row in self._rows) >= BATCH_BYTES:
             await self.shipped(item.run)
 
     async def shipped(self, run: RunKey) -> None:
@@ -50,6 +52,9 @@ class LateOutlet:
         if self._rows:
             await self._db.patiently(self._db.append_late_output, self._lease.worker, run, self._rows)
             self._rows = []
+        if self._used:
+            await self._db.patiently(self._db.report_usage, self._lease.worker, run, self._used)
+            self._used = []
 
     async def save(self, run: RunKey, state: Mapping[str, Any]) -> bool:
         """Nobody goes on from a run that is over."""
@@ -116,7 +121,7 @@ class LateSettler:
     async def _settle_late(self, run: Run, ending: Exit) -> None:
         adapter = ADAPTERS[run.adapter]()
         outlet = LateOutlet(self._db, self._lease, self._readers)
-        whole = replace(run, events_mark=ALL_EVENTS)
+        whole = replace(run, events_mark=-1)  # whatever a later run of the job has set it to
         with Recorder(whole, adapter, outlet, self._keeper, self._runs / str(run.id)) as recorder:
             output = await recorder.end()
         await self._settler.settle(run.key, ending, judge(held_to(run.output_limit, ending), adapter), output)

@@ -19,7 +19,7 @@ from leasehold.settings import Settings
 
 log = structlog.get_logger()
 
-STOPS = {"lost": "lost", "cancel": "cancelled"}
+STOPS = {"lost": "lost", "cancel": "cancelled", "budget": "budget"}
 """What a renewal's answer says of a run, and why it is stopped then."""
 
 TakeUp = Callable[[Sequence[int]], Awaitable[None]]

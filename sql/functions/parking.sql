@@ -1,0 +1,54 @@
+-- Quota and rate limits of an account, shared by all hosts: when one run has met them, no job of the account starts until they reset.
+
+-- A moment as programs write it: ISO 8601 (without a zone: UTC), or seconds since 1970. Null: it is none.
+create or replace function leasehold.read_moment(said jsonb) returns timestamptz
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+set timezone = 'UTC'
+as $$
+declare
+  words text := said #>> '{}';
+begin
+  if words ~ '^[0-9]{9,11}(\.[0-9]{1,9})?$' then
+    return to_timestamp(words::double precision);
+  elsif words ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}' and length(words) < 50 then
+    return words::timestamptz;
+  end if;
+  return null;
+exception when datetime_field_overflow or invalid_datetime_format or invalid_parameter_value then
+  return null;
+end $$;
+
+-- The run has met a limit of its account and knows when that resets: everything of the account waits until then, at least a second and at
+-- most 31 days, and comes back one job every 2 seconds. Answers when the job may run again, the hold aside; null: nobody knows.
+create or replace function leasehold.park_account(job leasehold.jobs, run bigint, reason text) returns timestamptz
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  resets_at timestamptz;
+begin
+  if reason not in ('quota', 'rate_limit') then
+    return null;
+  end if;
+  select read_moment(r.result -> 'resets_at') into resets_at from runs r where r.id = park_account.run;
+  if resets_at is null or resets_at <= clock() then
+    return null;
+  end if;
+  perform hold('account', account_of(job.agent), reason,
+               until => least(greatest(resets_at, clock() + interval '1 second'), clock() + interval '31 days'),
+               message => format('run %s of job %s met the %s', run, job.id, case reason when 'quota' then 'quota' else 'rate limit' end),
+               stagger => '2 seconds');
+  return least(job.run_at, clock());
+end $$;
+
+-- Parking uses no attempt, so it needs an end of its own: so many runs in a row that met nothing but a limit.
+create or replace function leasehold.is_parked_too_often(job leasehold.jobs) returns boolean
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return job.interruptions >= 99
+     and (select count(*) filter (where last.reason in ('quota', 'rate_limit')) >= 100
+            from (select r.reason from runs r where r.job_id = job.id order by r.attempt desc limit 100) last);
+end $$;
