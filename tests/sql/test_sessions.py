@@ -1,0 +1,143 @@
+"""Retries go on with the session of the last attempt, unless it is poisoned; then there is one fresh start, if no tool had run."""
+
+from datetime import timedelta
+
+import pytest
+from sql.test_usage import say
+
+LEASE = timedelta(days=30)
+
+
+async def read(worker, run):
+    [body] = await worker.read([run])
+    return body["session"]
+
+
+@pytest.fixture
+def attempt(sql, worker, clock):
+    """One attempt: what it was given to go on with; then it says its session and ends."""
+
+    async def one(reason="exit_code", *, session=None, tool=False, outcome="failed"):
+        await clock.forward(hours=1)
+        await worker.renew(lease=LEASE)
+        run = await worker.claim_one()
+        given = await read(worker, run)
+        if session is not None:
+            await say(sql, run, {"id": session}, kind="session")
+        if tool:
+            await say(sql, run, {"name": "grep"}, kind="tool_call", first=2)
+        answer = await worker.finish(run, outcome, reason)
+        return given, answer["job_status"]
+
+    return one
+
+
+@pytest.fixture
+async def worker(fixer, clock, hire):
+    return await hire(lease=LEASE)
+
+
+async def reason_of(sql):
+    return await sql.fetchval("select reason from leasehold.jobs")
+
+
+@pytest.mark.rule("P53", "P66")
+async def test_the_next_attempt_goes_on_with_the_session_of_the_last(sql, job, attempt):
+    await job(max_attempts=9)
+    assert await attempt(session="s-1") == (None, "queued")
+    assert await attempt("signal", session="s-2") == ("s-1", "queued")
+    assert (await attempt("total", outcome="timed_out"))[0] == "s-2"
+    row = await sql.fetchrow("select * from leasehold.runs where attempt = 2")
+    assert (row["session_before"], row["session_after"], row["poisoned"]) == ("s-1", "s-2", None)
+
+
+async def test_an_interruption_goes_on_too(job, attempt):
+    await job()
+    await attempt("stopped", session="s-1", outcome="interrupted")
+    assert (await attempt("worker_lost", outcome="lost"))[0] == "s-1"
+    assert (await attempt("ok", outcome="succeeded"))[0] == "s-1"
+
+
+@pytest.mark.rule("P53")
+async def test_jobs_with_one_session_key_share_a_conversation_and_others_do_not(job, attempt):
+    for key in ("talk", "talk", "other", None):
+        await job(session_key=key)
+    given = [(await attempt("ok", session=f"s-{n}", outcome="succeeded"))[0] for n in range(4)]
+    assert given == [None, "s-0", None, None]
+
+
+@pytest.mark.rule("P69")
+async def test_a_session_is_of_one_tenant_and_agent(sql, job, attempt):
+    await sql.execute("insert into leasehold.agents (name, command) values ('other', '{true}')")
+    await job(session_key="talk")
+    await attempt("ok", session="s", outcome="succeeded")
+    await job(session_key="talk", agent="other")
+    assert (await attempt("ok", outcome="succeeded"))[0] is None
+    await job(session_key="talk", tenant="acme")
+    assert (await attempt("ok", outcome="succeeded"))[0] is None
+
+
+async def test_a_session_that_is_rejected_is_followed_by_one_fresh_start(sql, job, attempt):
+    await job(max_attempts=9)
+    await attempt(session="s-1")
+    assert await attempt("session_rejected") == ("s-1", "queued")
+    assert await attempt("signal", session="s-2") == (None, "queued")
+    assert await attempt("session_rejected") == ("s-2", "failed")
+    assert await reason_of(sql) == "session_poisoned"
+
+
+async def test_the_same_reason_twice_poisons_the_session_but_never_a_fresh_one(sql, job, attempt):
+    await job(max_attempts=9)
+    assert await attempt(session="s-1") == (None, "queued")
+    assert await attempt() == ("s-1", "queued")
+    assert await sql.fetchval("select poisoned from leasehold.runs where attempt = 2") == "exit_code"
+    assert await attempt() == (None, "queued")
+    assert await attempt() == (None, "queued")
+
+
+async def test_there_is_no_fresh_start_after_a_tool_has_run(sql, job, attempt):
+    await job(max_attempts=9)
+    await attempt(session="s-1")
+    assert await attempt(tool=True) == ("s-1", "failed")
+    assert await reason_of(sql) == "session_poisoned"
+    await sql.execute("select leasehold.retry(id) from leasehold.jobs")
+    assert (await attempt("ok", outcome="succeeded"))[0] is None
+
+
+async def test_other_reasons_and_interruptions_between_poison_nothing_by_themselves(job, attempt):
+    await job(max_attempts=9)
+    await attempt(session="s-1", tool=True)
+    assert await attempt("signal", tool=True) == ("s-1", "queued")
+    assert await attempt(tool=True) == ("s-1", "queued")
+    assert await attempt("stopped", outcome="interrupted") == ("s-1", "queued")
+    assert await attempt(tool=True) == ("s-1", "failed")
+
+
+async def test_an_agent_takes_its_session_back(job, attempt, sql, worker, clock):
+    await job(max_attempts=9)
+    await attempt(session="s-1")
+    await clock.forward(hours=1)
+    run = await worker.claim_one()
+    await say(sql, run, {"id": None}, kind="session")
+    await worker.finish(run, "failed", "signal")
+    assert (await attempt())[0] is None
+
+
+async def test_a_session_that_is_none_is_refused_loudly(sql, job, worker, refused):
+    await job()
+    run = await worker.claim_one()
+    for at, said in enumerate(({}, {"id": 7}, {"id": " "}, {"id": "x" * 501}, {"id": "a\nb"}), 1):
+        await say(sql, run, said, kind="session", first=at)
+    rows = await sql.fetch("select level, message from leasehold.events where kind = 'session' order by seq")
+    assert [row["level"] for row in rows] == ["warning"] * 5 and all("not counted" in row["message"] for row in rows)
+    assert await sql.fetchval("select count(*) from leasehold.sessions") == 0
+    async with refused("LH016"):
+        await report(sql, worker, run, "")
+    await report(sql, worker, run, "s-1")
+    assert await sql.fetchval("select backend_session_id from leasehold.sessions") == "s-1"
+
+
+async def report(sql, worker, run, session):
+    await sql.execute(
+        "select leasehold.report_session($1, $2, $3, $4, $5)", *worker.me, run["run_id"], run["run_token"], session
+    )
