@@ -204,3 +204,35 @@ async def test_a_job_that_meets_nothing_but_limits_ends_at_last(sql, worker, job
             await clock.set(answer["retry_at"])
     row = await look(born)
     assert (row["status"], row["reason"], row["attempts"], row["interruptions"]) == ("failed", "quota_cap", 0, 100)
+
+
+@pytest.mark.rule("X34", "PW36")
+async def test_nothing_starts_under_a_budget_that_is_used_up(sql, worker, job, budget, clock):
+    await worker.renew(lease=timedelta(days=2))
+    await budget("agent", "fixer", "day", 1)
+    for _ in range(2):
+        await job()
+    await say(sql, await worker.claim_one(), used(cost_usd=1))
+    assert await worker.claim() == []
+    await clock.forward(days=1)
+    assert len(await worker.claim()) == 1
+
+
+async def test_an_account_that_is_parked_starts_nothing_and_comes_back_one_by_one(sql, worker, job, clock):
+    await worker.renew(lease=timedelta(days=1))
+    await sql.execute("update leasehold.agents set account = 'team'")
+    await sql.execute("insert into leasehold.agents (name, command, account) values ('other', '{true}', 'team')")
+    await sql.execute("insert into leasehold.agents (name, command) values ('free', '{true}')")
+    first, other, free = await job(), await job(agent="other"), await job(agent="free")
+    runs = {run["job_id"]: run for run in await worker.claim(3)}
+    for born in (first, other):
+        await park(worker, runs[born], resets_at=(clock.now + timedelta(hours=1)).timestamp())
+    more = await job(agent="other"), await job(agent="free")
+    assert [run["job_id"] for run in await worker.claim()] == [more[1]]
+    await clock.forward(hours=1)
+    assert len(await worker.claim()) == 1
+    await clock.forward(seconds=2)
+    assert len(await worker.claim()) == 1
+    await clock.forward(seconds=2)
+    assert len(await worker.claim()) == 1
+    assert await sql.fetchval("select max(attempts) from leasehold.jobs") == 0
