@@ -175,3 +175,26 @@ async def test_tail_follows_a_job_to_its_end_with_its_output(leasehold, host, ag
     assert code == 0
     words = ["queued", "started", "spawned", "one", "hello", "two", "succeeded"]
     assert [out.index(word) for word in words] == sorted(out.index(word) for word in words)
+
+
+async def test_usage_is_summed_as_asked(leasehold, sql, agent):
+    assert (await leasehold("usage"))[:2] == (0, "nothing was used\n")
+    await sql.execute("""
+        insert into leasehold.usage
+        select n, 1, n, 'acme', 'a' || n % 2, 'x', 's', 'p', 'm', 10, 1, 0, case when n < 4 then 0.001 end,
+               timestamptz '2030-01-01 12:00Z' + n * interval '1 day'
+          from generate_series(1, 4) n""")
+    _, out, _ = await leasehold("usage", "--json")
+    assert [(row["agent"], row["cost_usd"], row["unpriced"]) for row in json.loads(out)] == [
+        ("a1", "0.002", 0),
+        ("a0", "0.001", 1),
+    ]
+    _, out, _ = await leasehold("usage", "--by", "day", "--by", "tenant", "--since", "2030-01-03", "--json")
+    assert [row["day"] for row in json.loads(out)] == ["2030-01-03", "2030-01-04", "2030-01-05"]
+    assert "unpriced" in (await leasehold("usage", "--by", "month"))[1]
+    await sql.execute(
+        "insert into leasehold.budgets (scope, name, period, amount_usd) values ('agent', 'a0', 'total', 5)"
+    )
+    _, out, _ = await leasehold("usage", "--budgets", "--json")
+    assert json.loads(out)[0]["left_usd"] == "4.999"
+    assert (await leasehold("usage", "--by", "nonsense"))[0] == 2

@@ -1,7 +1,8 @@
 """What the command line asks of the database: plain SQL that any client could send. If it fails, one command fails."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import date
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ from leasehold.db.connect import connect, speak_json
 from leasehold.errors import DatabaseAway, DatabaseRefused
 
 Row = dict[str, Any]
+COUNTS = ("input_tokens", "output_tokens", "cached_tokens", "unpriced")
 
 
 class Client:
@@ -60,6 +62,21 @@ class Client:
             "select id, tenant, name, agent, cron, every::text as every, timezone, missed, jitter, enabled, next_at, last_at,"
             " last_job, error from leasehold.schedules order by enabled desc, next_at nulls first, name"
         )
+
+    async def usage(self, by: Sequence[str], since: date | None) -> list[Row]:
+        """Sums of `usage_totals` by these of its columns, the dearest first; a day or month in its order."""
+        names = ", ".join(by)
+        counts = ", ".join(f"least(sum({each}), 9e18)::bigint as {each}" for each in COUNTS)
+        order = names if {*by} & {"day", "month"} else f"cost_usd desc nulls last, {names}"
+        return await self.rows(
+            f"select {names}, {counts}, sum(cost_usd) as cost_usd from leasehold.usage_totals"  # noqa: S608 columns of ours
+            f" where $1::date is null or day >= $1 group by {names} order by {order}",
+            since,
+        )
+
+    async def budgets(self) -> list[Row]:
+        """`budget_status`."""
+        return await self.rows("select * from leasehold.budget_status order by scope, name, period")
 
     async def runs(self, job: int) -> list[Row]:
         """All attempts at one job, oldest first."""
