@@ -46,6 +46,9 @@ begin
   update events e
      set xid = pg_current_xact_id()
    where e.xid >= pg_snapshot_xmin(pg_current_snapshot());
+  update threads t
+     set xid = pg_current_xact_id()
+   where t.xid >= pg_snapshot_xmin(pg_current_snapshot());
   update cluster c
      set epoch = c.epoch + 1;
 end $$;

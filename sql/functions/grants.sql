@@ -124,3 +124,20 @@ grant execute on function
   leasehold.report_usage(bigint, uuid, bigint, uuid, bigint[], jsonb[]),
   leasehold.report_session(bigint, uuid, bigint, uuid, text)
   to leasehold_worker;
+
+-- threads
+grant select on leasehold.threads, leasehold.read_cursors to leasehold_producer, leasehold_reader;
+grant execute on function
+  leasehold.active_summary(text, text),
+  leasehold.mark_thread_read(text, text, bigint, text),
+  leasehold.list_threads(text, text, int, text, text),
+  leasehold.thread_changes(text, int),
+  leasehold.cursor_parts(text, text),
+  leasehold.page_size(int, int, int),
+  leasehold.list_jobs(text, text, text, text, text, int, text, text),
+  leasehold.list_events(bigint, bigint, int),
+  leasehold.list_thread_events(text, int, text, text),
+  leasehold.queue_summary(text),
+  leasehold.queue_top(text, int)
+  to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant execute on function leasehold.set_thread(text, text, text, text) to leasehold_producer, leasehold_admin;

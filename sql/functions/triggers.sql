@@ -1,7 +1,8 @@
 -- Every trigger in one place, made anew only when this text changes: making one locks its table. All locks are taken first, and
 -- the migrator gives way after 100 ms: a worker in the middle of a call never finds itself in a deadlock with us.
 
-lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.holds, leasehold.schedules in share row exclusive mode;
+lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.holds, leasehold.schedules, leasehold.budgets, leasehold.thread_moves
+  in share row exclusive mode;
 lock table leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.arrivals in access exclusive mode;
 
 create or replace trigger a_statement
@@ -139,3 +140,31 @@ create or replace trigger effects
 create or replace trigger session
   before insert on leasehold.runs
   for each row execute function leasehold.runs_choose_session();
+
+-- Threads follow their jobs, at commit. The conditions are compiled: a job without a thread pays a comparison.
+
+create or replace trigger thread_born
+  after insert on leasehold.jobs
+  for each row
+  when (new.thread is not null)
+  execute function leasehold.jobs_move_thread();
+
+create or replace trigger thread_moved
+  after update of status on leasehold.jobs
+  for each row
+  when (new.thread is not null and old.status is distinct from new.status)
+  execute function leasehold.jobs_move_thread();
+
+create or replace trigger thread_left
+  after delete on leasehold.jobs
+  for each row
+  when (old.thread is not null and old.finished_at is null)
+  execute function leasehold.jobs_move_thread();
+
+drop trigger if exists project on leasehold.thread_moves;
+create constraint trigger project
+  after insert on leasehold.thread_moves
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_move_of_transaction())
+  execute function leasehold.threads_at_commit();

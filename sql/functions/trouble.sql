@@ -101,4 +101,5 @@ begin
     end if;
     return next late.id;
   end loop;
+  perform take_up_moves();                                            -- of threads that somebody held
 end $$;

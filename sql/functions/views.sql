@@ -8,6 +8,8 @@ with counted as (
          count(*) filter (where j.status = 'queued' and j.run_at > leasehold.clock()) as ahead,
          count(*) filter (where j.status = 'deferred') as deferred,
          count(*) filter (where j.status in ('running', 'waiting')) as running,
+         count(*) filter (where j.status = 'waiting') as waiting,
+         count(*) filter (where j.finished_at is null) as live,
          min(j.run_at) filter (where j.status = 'queued' and j.run_at <= leasehold.clock()) as oldest,
          count(*) filter (where j.status = 'succeeded') as succeeded,
          count(*) filter (where j.status in ('failed', 'blocked', 'timed_out')) as failed,
@@ -30,7 +32,8 @@ select c.tenant, c.queue, c.agent, a.status as agent_status,
        c.succeeded as succeeded_last_hour,
        c.failed as failed_last_hour,
        c.cancelled as cancelled_last_hour,
-       c.average as average_duration
+       c.average as average_duration,
+       c.waiting, c.live as total, leasehold.clock() as generated_at
   from counted c
   left join leasehold.agents a
     on a.name = c.agent

@@ -102,3 +102,23 @@ begin
             from jsonb_each(facts) one
            where one.value <> 'null');
 end $$;
+
+-- The beginning of somebody else's text, on one line, blanks collapsed: NULL if nothing is left. Cut by characters, without a mark.
+create or replace function leasehold.one_line(said text, longest int) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  start_ text := left(ltrim(said, e' \t\r\n\f\v'), longest * 10 + 1000);        -- of a prompt of 1 MiB, not all of it
+begin
+  return nullif(btrim(left(regexp_replace(printable(regexp_replace(start_, '\s+', ' ', 'g'), 100000), '\s+', ' ', 'g'), longest)), '');
+end $$;
+
+-- The same within quotes: a quote inside does not end it. Cut before it is escaped.
+create or replace function leasehold.quoted_line(said text, longest int) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return '"' || replace(replace(coalesce(one_line(said, longest), ''), '\', '\\'), '"', '\"') || '"';
+end $$;
