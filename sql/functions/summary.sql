@@ -46,7 +46,7 @@ begin
          and j.finished_at is null
     )
     select string_agg(format(e'- %s (%s): %s %ss - %s\n', l.id, l.agent, l.status,
-                             coalesce(greatest(round(extract(epoch from clock() - l.since)), 0)::bigint::text, '?'),
+                             case when l.since is null then '?' else greatest(round(extract(epoch from clock() - l.since)), 0)::bigint::text end,
                              quoted_line(l.prompt, 50)), '' order by l.since, l.id)
            || case when (select m.many from more m) > 0 then format(e'- and %s more\n', (select m.many from more m)) else '' end
       from live l);
