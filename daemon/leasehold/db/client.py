@@ -78,6 +78,30 @@ class Client:
         """`budget_status`."""
         return await self.rows("select * from leasehold.budget_status order by scope, name, period")
 
+    async def threads(
+        self, state: str, reader: str | None, limit: int, after: str | None, tenant: str | None
+    ) -> list[Row]:
+        """A page of `list_threads`."""
+        return await self.rows(
+            "select * from leasehold.list_threads($1, $2, $3, $4, $5)", state, reader, limit, after, tenant
+        )
+
+    async def thread(self, thread: str, tenant: str | None) -> Row | None:
+        """One thread with its `active_summary`."""
+        found = await self.rows(
+            "select thread, tenant, status, title, summary, last_job, resolved_at, last_activity_at, created_at, version,"
+            " leasehold.active_summary(thread, tenant) as active_summary from leasehold.threads"
+            " where thread = $1 and tenant = coalesce($2, leasehold.my_default_tenant())",
+            thread, tenant,
+        )  # fmt: skip
+        return found[0] if found else None
+
+    async def thread_jobs(self, thread: str, limit: int, tenant: str | None) -> list[Row]:
+        """The newest jobs of one thread."""
+        return await self.rows(
+            "select * from leasehold.list_jobs(thread => $1, rows_max => $2, tenant => $3)", thread, limit, tenant
+        )
+
     async def runs(self, job: int) -> list[Row]:
         """All attempts at one job, oldest first."""
         return await self.rows(
