@@ -31,28 +31,25 @@ declare
   held bigint[];
 begin
   ended := array(
-    select j.id
-      from leasehold.jobs j
-     where j.id = any (lock_ended.jobs)
-       and j.finished_at < lock_ended.past                     -- looked at again on the locked row: it may live again
-     order by j.id
-       for update skip locked);
+    select one.id
+      from (select a.id from unnest(lock_ended.jobs) a (id) order by a.id) wanted
+     cross join lateral (select j.id
+                           from leasehold.jobs j
+                          where j.id = wanted.id
+                            and coalesce(j.finished_at, 'infinity') < lock_ended.past      -- on the locked row: it may live again
+                            for update skip locked) one);
   ended := array(
-    select h.job_id
-      from heads h
-     where h.job_id = any (ended)
-     order by h.job_id
-       for update skip locked);
+    select one.job_id
+      from unnest(ended) wanted (id)
+     cross join lateral (select h.job_id from heads h where h.job_id = wanted.id for update skip locked) one);
   held := array(
-    select r.id
-      from runs r
-     where r.job_id = any (ended)
-     order by r.id
-       for update skip locked);
+    select one.id
+      from unnest(ended) wanted (id)
+     cross join lateral (select r.id from runs r where r.job_id = wanted.id order by r.attempt for update skip locked) one);
   return array(
     select e.id
       from unnest(ended) e (id)
-     where not exists (select from runs r where r.job_id = e.id and r.id <> all (held)));
+     where (select bool_and(r.id = any (held)) from runs r where r.job_id = e.id) is not false);
 end $$;
 
 -- Remove these jobs, whose rows the caller has locked with lock_ended(). Directories that may still be there are wanted gone in the
@@ -71,11 +68,10 @@ declare
   gone bigint;
 begin
   perform want_removal(w.host_id, w.keeper_id, 'run', 'runs/' || r.id, r.token)
-     from runs r
-     join workers w
-       on w.id = r.worker_id
-    where r.id = any (runs_)
-      and r.outcome = 'lost'
+     from unnest(runs_) one (id)
+    cross join lateral (select u.* from leasehold.runs u where u.id = one.id offset 0) r
+    cross join lateral (select k.host_id, k.keeper_id from workers k where k.id = r.worker_id offset 0) w
+    where r.outcome = 'lost'
       and r.late_outcome is null;
   for line in select h.* from hangs_on_jobs() h where to_regclass('leasehold.' || quote_ident(h.relation)) is not null loop
     execute format(
@@ -86,7 +82,7 @@ begin
   end loop;
   delete from leasehold.jobs j
    where j.id = any (remove_jobs.jobs)
-     and j.finished_at is not null;
+     and coalesce(j.finished_at, 'infinity') < 'infinity';      -- so spelled, no index of ended jobs is read for it
   get diagnostics gone = row_count;
   if gone <> cardinality(remove_jobs.jobs) then
     raise exception 'only % of % jobs had ended', gone, cardinality(remove_jobs.jobs)      -- a mistake of ours: undo it all
@@ -114,7 +110,7 @@ begin
       using errcode = 'LH095', hint = format('Only what has ended can go. SELECT leasehold.cancel(%s); ends it.', wanted.id);
   end if;
   perform from heads h where h.job_id = wanted.id for update;
-  perform from runs r where r.job_id = wanted.id order by r.id for update;
+  perform from runs r where r.job_id = wanted.id order by r.attempt for update;
   perform remove_jobs(array[wanted.id]);
   return 'deleted';
 end $$;
@@ -158,8 +154,7 @@ language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 begin
@@ -168,9 +163,10 @@ begin
       from unnest(old_jobs.tenants) t (name)
      cross join lateral (select j.id, j.finished_at
                            from leasehold.jobs j
-                          where j.tenant = t.name
-                            and j.finished_at < old_jobs.past
-                          order by j.finished_at, j.id
+                          where (j.tenant, j.finished_at) >= (t.name, '-infinity')      -- as rows, so that no other index
+                            and (j.tenant, j.finished_at) < (t.name, old_jobs.past)     -- than the tenants' has their order
+                            and j.finished_at is not null
+                          order by j.tenant, j.finished_at, j.id
                           limit old_jobs.at_most) one
      order by one.finished_at, one.id
      limit old_jobs.at_most);

@@ -48,4 +48,5 @@ create index removals_wanted on leasehold.removals (wanted_at) where done_at is 
 drop index leasehold.jobs_finished;
 create index jobs_finished on leasehold.jobs (finished_at, id) where finished_at is not null;
 create index jobs_finished_of_tenant on leasehold.jobs (tenant, finished_at, id) where finished_at is not null;
+create index workers_of_keeper on leasehold.workers (keeper_id, id);
 create index workers_ended on leasehold.workers (ended_at) where ended_at is not null;

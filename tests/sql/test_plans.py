@@ -181,3 +181,53 @@ async def test_renewals_stay_in_place(sql, worker):
     assert await sql.fetchval(
         "select n_tup_hot_upd >= n_tup_upd * 0.9 from pg_stat_user_tables where relname = 'workers'"
     )
+
+
+SWEEPS = {"jobs": 8, "output": 8, "events": 8, "workers": 8, "removals": 8}
+
+
+async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches, sql):
+    worker = await hire()
+    await sql.execute("update leasehold.retention set keep = '0', batch = 8")
+    await sql.execute("""insert into leasehold.removals (host_id, keeper_id, what, path, done_at, wanted_at)
+        select 'h', 'k' || g % 20, 'session', 'sessions/s' || g, case when g % 2 = 0 then leasehold.clock() - interval '1 day' end,
+               leasehold.clock() - interval '1 day' from generate_series(1, 4000) g""")
+    wrong, after = {}, None
+    for turn in range(2):
+        after = None
+        while True:
+            rows, read = await touches("select * from leasehold.sweep_retention($1, $2, $3)", *worker.me, after)
+            if not rows:
+                break
+            after = rows[0]["what"]
+            assert after in ("workers", "events") or rows[0]["removed"] >= 8, (turn, rows)
+            wrong |= {
+                (turn, after, table): read[table]
+                for table in (*BIG, "removals")
+                if read[table][0] > 0 or read[table][1] > 200
+            }
+    assert not wrong, wrong
+
+
+async def test_deleting_reads_no_backlog(backlog, touches, sql):
+    job = await sql.fetchval("select id from leasehold.jobs where status = 'succeeded' limit 1")
+    wrong = {}
+    calls = (f"delete_job({job})", "delete_old_jobs(null, 10)")
+    await sql.execute(
+        "insert into leasehold.tenant_logins (login, tenant) select session_user, 't' || g from generate_series(0, 3) g"
+    )
+    for call in calls:
+        _, read = await touches(f"select leasehold.{call}")
+        wrong |= {(call, table): read[table] for table in BIG if read[table][0] > 0 or read[table][1] > 120}
+    assert not wrong, wrong
+
+
+async def test_taking_removals_reads_what_it_takes(backlog, hire, touches, sql):
+    worker = await hire()
+    await sql.execute("""insert into leasehold.removals (host_id, keeper_id, what, path, next_at)
+        select w.host_id, case when g % 2 = 0 then w.keeper_id else 'other' end, 'session', 'sessions/s' || g,
+               leasehold.clock() + case when g <= 40 then interval '-1 minute' else '1 day' end
+          from leasehold.workers w, generate_series(1, 4000) g where w.id = $1""", worker.id)  # fmt: skip
+    rows, read = await touches("select * from leasehold.take_removals($1, $2)", *worker.me)
+    assert len(rows) == 20 and read["removals"][0] == 0 and read["removals"][1] <= 100, read["removals"]
+    assert_untouched(read, at_most=60)
