@@ -1,19 +1,22 @@
 -- Jobs that ended go, with all that hangs on them and never a part of it: by hand here, by age in retention.sql.
 
--- Everything that names a job or a run, in the order in which it goes. A new table adds one line; a test finds those that have none.
--- 'delete': the row goes with its job. 'clear': the row stays and forgets it. What is not there (yet) is passed over.
-create or replace function leasehold.hangs_on_jobs() returns table (relation text, named_in text, names text, then_ text)
+-- Everything that names a job, a run or a wakeup, in the order in which it goes. A new table adds one line; a test finds those that
+-- have none. 'delete': the row goes with its job. 'clear': the row stays and forgets it. `only_`: of these rows alone. What is not
+-- there (yet) is passed over.
+create or replace function leasehold.hangs_on_jobs() returns table (relation text, named_in text, names text, then_ text, only_ text)
 language sql immutable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
-  values ('output',         'run_id',   'run', 'delete'),
-         ('usage',          'run_id',   'run', 'delete'),
-         ('usage_counters', 'run_id',   'run', 'delete'),
-         ('events',         'job_id',   'job', 'delete'),
-         ('runs',           'job_id',   'job', 'delete'),
-         ('heads',          'job_id',   'job', 'delete'),
-         ('wakeups',        'job_id',   'job', 'delete'),
-         ('schedules',      'last_job', 'job', 'clear')
+  values ('output',         'run_id',      'run',    'delete', null),
+         ('events',         'job_id',      'job',    'delete', null),
+         ('usage',          'run_id',      'run',    'delete', null),
+         ('usage_counters', 'run_id',      'run',    'delete', 'scope = ''run'''),       -- a session's goes on counting
+         ('schedules',      'last_job',    'job',    'clear',  null),
+         ('schedules',      'last_wakeup', 'wakeup', 'clear',  null),
+         ('threads',        'last_job',    'job',    'clear',  null),
+         ('wakeups',        'job_id',      'job',    'delete', null),
+         ('runs',           'job_id',      'job',    'delete', null),
+         ('heads',          'job_id',      'job',    'delete', null)
 $$;
 
 -- Those of these jobs that ended before `past` and that nobody else holds, with everything of theirs locked in the order that holds
@@ -64,6 +67,7 @@ set jit = off
 as $$
 declare
   runs_ bigint[] := array(select r.id from runs r where r.job_id = any (remove_jobs.jobs));
+  wakeups_ bigint[] := array(select w.id from wakeups w where w.job_id = any (remove_jobs.jobs));
   line record;
   gone bigint;
 begin
@@ -75,10 +79,10 @@ begin
       and r.late_outcome is null;
   for line in select h.* from hangs_on_jobs() h where to_regclass('leasehold.' || quote_ident(h.relation)) is not null loop
     execute format(
-      case line.then_ when 'delete' then 'delete from leasehold.%1$I t where t.%2$I = any ($1)'
-                      else 'update leasehold.%1$I t set %2$I = null where t.%2$I = any ($1)' end,
-      line.relation, line.named_in)
-      using case line.names when 'run' then runs_ else remove_jobs.jobs end;
+      case line.then_ when 'delete' then 'delete from leasehold.%1$I t where t.%2$I = any ($1) and %3$s'
+                      else 'update leasehold.%1$I t set %2$I = null where t.%2$I = any ($1) and %3$s' end,
+      line.relation, line.named_in, coalesce(line.only_, 'true'))
+      using case line.names when 'job' then remove_jobs.jobs when 'run' then runs_ else wakeups_ end;
   end loop;
   delete from leasehold.jobs j
    where j.id = any (remove_jobs.jobs)

@@ -8,6 +8,7 @@ create or replace function leasehold.sweep_retention(worker bigint, token uuid, 
 returns table (what text, removed bigint, more boolean)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set lock_timeout = '1s'                                            -- of what names a job and is held: another time
 as $$
 #variable_conflict use_column
 declare
@@ -35,6 +36,8 @@ begin
     removed := sweep_workers(rule);
   elsif rule.what = 'removals' then
     removed := sweep_removals(rule);
+  elsif rule.what = 'wakeups' then
+    removed := sweep_wakeups(rule);
   end if;
   what := rule.what;
   more := coalesce(more, removed >= rule.batch, false);
@@ -226,4 +229,27 @@ begin
                         limit 1), false);
   get diagnostics more = row_count;
   return gone + more;
+end $$;
+
+-- Asks that came to nothing: skipped or rejected. A schedule remembers its last one; it may forget it.
+create or replace function leasehold.sweep_wakeups(rule leasehold.retention) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  past bigint[] := array(select k.id
+                           from leasehold.wakeups k
+                          where k.job_id is null
+                            and k.at < clock() - (rule).keep
+                            and k.decided_at is not null
+                          order by k.at
+                          limit (rule).batch
+                            for update skip locked);
+begin
+  update leasehold.schedules s set last_wakeup = null where s.last_wakeup = any (past);
+  delete from leasehold.wakeups w where w.id = any (past);
+  return cardinality(past);
 end $$;

@@ -17,6 +17,7 @@ insert into leasehold.retention (what, keep) values
   ('output',   '30 days'),                                 -- of jobs that ended so long ago
   ('events',   null),                                      -- sooner than their job; null: as long as it
   ('jobs',     '90 days'),                                 -- with all that hangs on them
+  ('wakeups',  '30 days'),                                 -- that led to no job; the others go with it
   ('workers',  '30 days'),                                 -- as long as a run may name them, whatever stands here
   ('removals', '30 days'),                                 -- that are done
   ('orphans',  '7 days');                                  -- run directories that no run of the database needs any more
@@ -50,3 +51,8 @@ create index jobs_finished on leasehold.jobs (finished_at, id) where finished_at
 create index jobs_finished_of_tenant on leasehold.jobs (tenant, finished_at, id) where finished_at is not null;
 create index workers_of_keeper on leasehold.workers (keeper_id, id);
 create index workers_ended on leasehold.workers (ended_at) where ended_at is not null;
+create index wakeups_of_no_job on leasehold.wakeups (at) where job_id is null;
+
+-- what a job that goes is looked up by, see hangs_on_jobs()
+create index schedules_last_job on leasehold.schedules (last_job) where last_job is not null;
+create index schedules_last_wakeup on leasehold.schedules (last_wakeup) where last_wakeup is not null;

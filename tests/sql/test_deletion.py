@@ -111,7 +111,7 @@ async def test_what_somebody_holds_is_left_and_nobody_waits(sql, ended, connect)
     assert await sql.fetchval("select leasehold.delete_old_jobs()") == 1
 
 
-NAMES = r"(^|_)(job|run)(_id)?$"
+NAMES = r"(^|_)(job|run|wakeup)(_id)?$"
 TABLES = """
 select c.relname as relation, a.attname as named_in
   from pg_class c
@@ -119,7 +119,7 @@ select c.relname as relation, a.attname as named_in
  where c.relnamespace = 'leasehold'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition and a.attname ~ $1
 """
 INDEXED = """
-select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[$3]
                 where i.indrelid = ('leasehold.' || $1)::regclass and a.attname = $2)
 """
 
@@ -132,10 +132,15 @@ async def test_every_table_that_names_a_job_or_a_run_is_in_the_cascade_and_has_a
     cleared = {(row["relation"], row["named_in"]) for row in lines if row["then_"] == "clear"}
     forgotten = {(table, column) for table, column in named if table not in whole and (table, column) not in cleared}
     assert not forgotten, f"add a line to hangs_on_jobs() for {sorted(forgotten)}"
-    assert {row["then_"] for row in lines} <= {"delete", "clear"} and {row["names"] for row in lines} <= {"job", "run"}
+    assert {row["then_"] for row in lines} <= {"delete", "clear"} and {row["names"] for row in lines} <= {
+        "job",
+        "run",
+        "wakeup",
+    }
     for row in lines:
         if await sql.fetchval("select to_regclass('leasehold.' || $1) is not null", row["relation"]):
-            assert await sql.fetchval(INDEXED, row["relation"], row["named_in"]), f"{row} scans its table"
+            place = 1 if row["only_"] else 0  # behind the column that `only_` fixes
+            assert await sql.fetchval(INDEXED, row["relation"], row["named_in"], place), f"{row} scans its table"
 
 
 async def test_a_new_table_that_is_forgotten_is_found(sql):
@@ -152,5 +157,20 @@ async def test_no_foreign_key_stands_in_the_way(sql):
 
 async def test_the_cascade_names_no_table_twice_for_the_same_column():
     text = (sql_home() / "functions" / "deletion.sql").read_text()
-    lines = re.findall(r"\('(\w+)', +'(\w+)', +'(?:job|run)', +'(?:delete|clear)'\)", text)
+    lines = re.findall(r"\('(\w+)', +'(\w+)', +'(?:job|run|wakeup)', +'(?:delete|clear)',", text)
     assert len(lines) == len(set(lines)) >= 4
+
+
+async def test_the_asks_that_led_to_it_go_with_it_and_its_schedule_forgets_it(sql, fixer, worker):
+    await sql.execute(
+        "insert into leasehold.schedules (name, agent, prompt, every) values ('s', 'fixer', 'x', '1 hour')"
+    )
+    asked = await sql.fetchrow("select * from leasehold.wake('fixer', key => 'k', reason => 'comment')")
+    await sql.execute(
+        "update leasehold.schedules set last_job = $1, last_wakeup = $2", asked["job_id"], asked["wakeup_id"]
+    )
+    await sql.execute("select leasehold.cancel($1)", asked["job_id"])
+    assert await delete(sql, asked["job_id"]) == "deleted"
+    assert await sql.fetchval("select count(*) from leasehold.wakeups") == 0
+    row = await sql.fetchrow("select last_job, last_wakeup, version from leasehold.schedules")
+    assert tuple(row) == (None, None, 1)

@@ -183,15 +183,15 @@ async def test_renewals_stay_in_place(sql, worker):
     )
 
 
-SWEEPS = {"jobs": 8, "output": 8, "events": 8, "workers": 8, "removals": 8}
-
-
 async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches, sql):
     worker = await hire()
     await sql.execute("update leasehold.retention set keep = '0', batch = 8")
     await sql.execute("""insert into leasehold.removals (host_id, keeper_id, what, path, done_at, wanted_at)
         select 'h', 'k' || g % 20, 'session', 'sessions/s' || g, case when g % 2 = 0 then leasehold.clock() - interval '1 day' end,
                leasehold.clock() - interval '1 day' from generate_series(1, 4000) g""")
+    await sql.execute("""insert into leasehold.wakeups (tenant, agent, actor, disposition, job_id, at, decided_at)
+        select 't', 'fixer', 'x', case when g % 2 = 0 then 'accepted' else 'skipped' end, case when g % 2 = 0 then g end,
+               leasehold.clock() - interval '1 day', leasehold.clock() from generate_series(1, 4000) g""")
     wrong, after = {}, None
     for turn in range(2):
         after = None
@@ -203,7 +203,7 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
             assert after in ("workers", "events") or rows[0]["removed"] >= 8, (turn, rows)
             wrong |= {
                 (turn, after, table): read[table]
-                for table in (*BIG, "removals")
+                for table in (*BIG, "removals", "wakeups")
                 if read[table][0] > 0 or read[table][1] > 200
             }
     assert not wrong, wrong

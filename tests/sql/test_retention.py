@@ -276,3 +276,20 @@ async def past_of(sql, worker):
     job = await sql.fetchval("insert into leasehold.jobs (agent, prompt) values ('fixer', 'x') returning id")
     await worker.finish(await worker.claim_one())
     return [job]
+
+
+async def test_asks_that_came_to_nothing_go_by_their_own_rule(sql, clock, hire, worker, only):
+    await sql.execute("update leasehold.agents set wake_on_demand = false")
+    skipped = await sql.fetchrow("select * from leasehold.wake('fixer')")
+    assert (skipped["disposition"], skipped["job_id"]) == ("skipped", None)
+    await sql.execute(
+        "insert into leasehold.schedules (name, agent, prompt, every) values ('s', 'fixer', 'x', '1 hour')"
+    )
+    await sql.execute("update leasehold.schedules set last_wakeup = $1", skipped["wakeup_id"])
+    await sql.execute("update leasehold.agents set wake_on_demand = true")
+    led = await sql.fetchrow("select * from leasehold.wake('fixer')")
+    await clock.forward(days=40)
+    await only("wakeups", 30)
+    assert await sweep(await hire(instance="beta")) == {"wakeups": 1}
+    assert await sql.fetchval("select array_agg(id) from leasehold.wakeups") == [led["wakeup_id"]]
+    assert await sql.fetchval("select last_wakeup from leasehold.schedules") is None

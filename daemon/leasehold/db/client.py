@@ -39,6 +39,29 @@ class Client:
         """`queued` or `deferred`."""
         return str((await self.rows("select leasehold.retry($1) as answer", job))[0]["answer"])
 
+    async def pause(self, scope: str, name: str | None, reason: str | None) -> None:
+        """Start nothing new of an agent, queue, tenant or host, or nothing at all."""
+        arguments = (reason,) if name is None else (name, reason)
+        await self.rows(f"select leasehold.pause_{scope}({_places(arguments)})", *arguments)
+
+    async def resume(self, scope: str, name: str | None) -> None:
+        """Let it start again."""
+        arguments = () if name is None else (name,)
+        await self.rows(f"select leasehold.resume_{scope}({_places(arguments)})", *arguments)
+
+    async def retention(self) -> list[Row]:
+        """What is kept how long, and what went so far."""
+        return await self.rows(
+            "select what, keep::text as keep, batch, removed, last_removed_at, swept_at from leasehold.retention order by what"
+        )
+
+    async def removals(self) -> list[Row]:
+        """Directories that still have to go, the one that has failed most first."""
+        return await self.rows(
+            "select id, host_id, path, what, wanted_at, next_at, attempts, error from leasehold.removals"
+            " where done_at is null order by attempts desc, id limit 20"
+        )
+
     async def jobs(self, limit: int) -> list[Row]:
         """The newest jobs, newest first."""
         return await self.rows("select * from leasehold.job_overview order by id desc limit $1", limit)
@@ -152,6 +175,10 @@ class Client:
             " as live_workers, (select count(*) from leasehold.jobs where status = 'queued') as queued,"
             " (select count(*) from leasehold.runs where ended_at is null) as live_runs"
         ))[0]  # fmt: skip
+
+
+def _places(arguments: tuple[str | None, ...]) -> str:
+    return ", ".join(f"${number}" for number in range(1, len(arguments) + 1))
 
 
 @contextmanager
