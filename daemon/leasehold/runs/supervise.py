@@ -9,6 +9,7 @@ from anyio import Event, create_task_group, move_on_after, sleep
 from structlog.contextvars import bound_contextvars
 
 from leasehold.agents.base import Adapter
+from leasehold.agents.command import CommandAdapter
 from leasehold.agents.registry import ADAPTERS
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
@@ -172,7 +173,8 @@ class Supervisor:
                 beside.start_soon(self._ender.obey, run, held)
                 ending = await self._keeper.exited(run.id)
             try:
-                await self._settler.settle(run.key, ending, judge(ending, ADAPTERS[run.adapter]()), {})
+                adapter = ADAPTERS.get(run.adapter, CommandAdapter)  # an unknown one may have been the accident
+                await self._settler.settle(run.key, ending, judge(ending, adapter()), {})
             except (RunRefused, WorkerClosed) as error:
                 log.warning("run_refused", error=str(error), run_directory="kept")
 
