@@ -1,0 +1,55 @@
+"""Connections are few, kept, and closed by whoever opened them; a mistake of the daemon's own costs one run, not the daemon."""
+
+import asyncio
+
+import pytest
+from leasehold.db.client import open_client
+from leasehold.db.connect import connect_pool
+
+OPEN = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'leasehold%'"
+EVER = "select sessions from pg_stat_database where datname = current_database()"
+
+
+@pytest.mark.rule("A5", "G8")
+async def test_a_pool_and_a_client_leave_no_connection_behind(sql, dsn, eventually):
+    async with connect_pool(dsn, "leasehold pool", 3, None, 20.0) as pool:
+        await asyncio.gather(*(pool.execute("select pg_sleep(0.2)") for _ in range(3)))
+        assert await sql.fetchval(OPEN) == 3
+    await eventually(sql, OPEN, expected=0)
+    with pytest.raises(ZeroDivisionError):
+        async with open_client(dsn):
+            assert await sql.fetchval(OPEN) == 1
+            _ = 1 / 0
+    await eventually(sql, OPEN, expected=0)
+
+
+@pytest.mark.rule("G7", "OW12")
+async def test_many_jobs_need_no_more_connections_than_one(host, sql, agent, insert, ends):
+    await agent("quick", "echo done")
+    async with host.daemon():
+        await ends(await insert("quick"), "succeeded")
+        before, ever = await sql.fetchval(OPEN), await sql.fetchval(EVER)
+        for job in [await insert("quick") for _ in range(20)]:
+            await ends(job, "succeeded")
+        assert 1 <= await sql.fetchval(OPEN) <= before + 3
+        assert await sql.fetchval(EVER) - ever <= 5, "a connection for every call"
+
+
+@pytest.mark.rule("P64")
+async def test_a_mistake_of_the_daemons_own_is_one_failed_run_and_the_next_one_starts(host, sql, agent, insert, ends):
+    """Its mistake: an adapter that it was never told of."""
+    await agent("odd", "echo never"), await agent("quick", "echo done")
+    await sql.execute("""
+        alter table leasehold.agents drop constraint agents_adapter;
+        set session_replication_role = replica; update leasehold.agents set adapter = 'unheard' where name = 'odd'; reset session_replication_role""")
+    async with host.daemon(max_runs=1):
+        odd = await insert("odd")
+        await ends(odd, "failed")
+        await ends(await insert("quick"), "succeeded")
+        await host.said("run_crashed", job_id=odd)
+    assert (
+        await sql.fetchval("select (reason, attempts)::text from leasehold.jobs where id = $1", odd)
+        == "(daemon_error,1)"
+    )
+    assert await sql.fetchval("select message from leasehold.runs where job_id = $1", odd)
+    assert await sql.fetchval("select count(*) from leasehold.output where job_id = $1", odd) == 0
