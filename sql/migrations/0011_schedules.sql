@@ -42,7 +42,6 @@ create table leasehold.schedules (
   constraint schedules_disabled check (enabled or (next_at is null and due_at is null))
 ) with (fillfactor = 70);
 create index schedules_due on leasehold.schedules (due_at, id) where due_at is not null;
-create index schedules_last_job on leasehold.schedules (last_job) where last_job is not null;
 create index jobs_schedule on leasehold.jobs (schedule_id, id) where schedule_id is not null;
 
 alter table leasehold.schedules enable row level security;

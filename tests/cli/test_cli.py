@@ -166,7 +166,7 @@ async def test_schedules_are_listed_with_what_comes_next_and_what_is_wrong(lease
     assert [row["name"] for row in said] == ["nightly", "watch", "quiet"] and said[1]["next_at"]
 
 
-@pytest.mark.rule("P82")
+@pytest.mark.rule("P82", "O17")
 async def test_tail_follows_a_job_to_its_end_with_its_output(leasehold, host, agent, insert):
     await agent("slow", """echo one; sleep 0.5; echo '{"type": "message", "text": "hello"}'; sleep 0.5; echo two >&2""")
     async with host.daemon():

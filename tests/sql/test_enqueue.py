@@ -22,7 +22,7 @@ async def test_enqueue_returns_the_job_and_what_became_of_it(sql, fixer, look):
     ]  # fmt: skip
 
 
-@pytest.mark.rule("S67", "A80", "AW14", "PW22", "OW19")
+@pytest.mark.rule("S67", "A22", "A80", "AW14", "PW22", "OW19")
 async def test_the_same_request_finds_the_same_job(sql, fixer, story):
     first = await sql.fetchrow(ENQUEUE, "p", "k")
     again = await sql.fetchrow(ENQUEUE, "p", "k")

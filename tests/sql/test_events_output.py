@@ -15,7 +15,7 @@ async def spoken(sql, job):
     ]
 
 
-@pytest.mark.rule("S87", "A13", "GW2", "O3", "O36")
+@pytest.mark.rule("S87", "A13", "GW2", "O3", "O17", "O36")
 async def test_events_of_many_runs_in_one_call_are_numbered_in_order(sql, worker, job, story, sane):
     await job(), await job()
     one, two = await worker.claim()
@@ -166,6 +166,7 @@ async def test_changes_waits_for_an_older_transaction_instead_of_skipping_it(sql
     await eventually(sql, "select array_agg(job_id order by job_id) from leasehold.changes()", expected=[late, early])
 
 
+@pytest.mark.rule("AW17")
 async def test_a_wrong_cursor_is_an_error_and_one_from_before_a_restore_too(sql, fixer, job, refused):
     await job()
     cursor, _ = await page_through(sql)

@@ -272,7 +272,7 @@ async def test_interruptions_have_no_cap(worker, job):
         ] == "queued"
 
 
-@pytest.mark.rule("S72", "P38", "P40", "P65", "PW20", "PW29")
+@pytest.mark.rule("S72", "P38", "P40", "P65", "P92", "PW20", "PW29")
 async def test_the_end_of_a_job_hands_its_key_to_the_next_in_order(worker, job, look, story, sane):
     first, low, high = (
         await job(concurrency_key="k"),

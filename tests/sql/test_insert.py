@@ -181,6 +181,7 @@ async def test_the_clock_cannot_be_frozen_by_a_client(login, sql, fixer, clock):
     assert (await producer.fetchval(created)).year != 2030
 
 
+@pytest.mark.rule("P92")
 async def test_keyed_jobs_queue_behind_one_another(sql, fixer, job, look, story):
     first, second, other = (
         await job(concurrency_key="k"),
