@@ -1,10 +1,13 @@
 """Connections are few, kept, and closed by whoever opened them; a mistake of the daemon's own costs one run, not the daemon."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
+from leasehold.db.calls import open_database
 from leasehold.db.client import open_client
 from leasehold.db.connect import connect_pool
+from leasehold.models import Verdict
 
 OPEN = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'leasehold%'"
 EVER = "select sessions from pg_stat_database where datname = current_database()"
@@ -21,6 +24,32 @@ async def test_a_pool_and_a_client_leave_no_connection_behind(sql, dsn, eventual
             assert await sql.fetchval(OPEN) == 1
             _ = 1 / 0
     await eventually(sql, OPEN, expected=0)
+
+
+@pytest.mark.rule("PW31")
+async def test_one_connection_is_enough_for_any_number_of_calls_at_once(sql, dsn, agent):
+    """No call holds one connection while it waits for another: ends promote, and take no second one for it."""
+    await agent("quick", "true")
+    await sql.execute("""insert into leasehold.jobs (agent, prompt, concurrency_key)
+        select 'quick', 'x', 'k' || g % 5 from generate_series(1, 40) g""")
+    async with open_database(dsn, "leasehold one", 1) as db:
+        worker = await db.register_worker("one", "host", "boot", "keeper", "1", 40, None, timedelta(minutes=2))
+
+        async def work():
+            while await sql_left():
+                for claim in await db.claim(worker, 2):
+                    await db.start_run(worker, claim.key, {"pid": 1})
+                    await db.finish_run(worker, claim.key, Verdict("succeeded"), 0, None, {}, {})
+                await db.renew(worker, [], timedelta(minutes=2))
+
+        async def sql_left():
+            async with asking:
+                return await sql.fetchval("select count(*) from leasehold.jobs where finished_at is null")
+
+        asking = asyncio.Lock()
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(work() for _ in range(8)))
+    assert await sql.fetchval("select count(*) from leasehold.runs where outcome = 'succeeded'") == 40
 
 
 @pytest.mark.rule("G7", "OW12")
