@@ -20,11 +20,11 @@ NOT_YET = {
     "messages": "conversations (messages of a thread) come with the interactive adapters",
     "interactions": "questions of an agent, and their answers, come with the interactive adapters",
     "workspaces": "workspaces as rows with a life of their own (worktrees, storage) are not built",
+    "storage": "what a session keeps on disk, its size and its eviction come with the interactive adapters",
     "artifacts": "artifacts (diffs, plans, reports) are not built",
     "secrets": "secrets are not built; an agent's environment is all it gets",
     "adapters": "there is one adapter so far",
     "health": "one answer about the health of a daemon is not built",
-    "files": "no copy of the output with its size, digest and offsets is kept outside the database",
     "untested": "built, but no test would fail without it",
 }
 NOT_TAKEN = {
@@ -35,11 +35,8 @@ NOT_TAKEN = {
     "memory": "there is no second store in memory to choose; Postgres is the only one",
     "container": "one cluster's volumes and container jobs; a launcher runs agents elsewhere",
     "merged": "two rows for one thing: here it is the job, whose own rules are shown",
-    "lock": "one tracker's lock on its tickets; here it is a concurrency key, whose rules are shown",
+    "lock": "one tracker's tickets; here there are concurrency keys, which need no row of their own",
     "timezone": "times are Postgres timestamps, rendered by whoever reads them",
-    "http": "there is no HTTP service: the API is SQL, and errors are SQLSTATEs",
-    "sqlite": "SQLite's own trouble",
-    "company": "one company's house keeping",
 }
 
 

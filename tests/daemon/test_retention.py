@@ -21,6 +21,7 @@ def fill(directory):
     return directory
 
 
+@pytest.mark.rule("G48", "GW26")
 async def test_a_job_past_its_time_goes_by_itself(host, sql, agent, insert, ends, eventually):
     await agent("true", "echo hello")
     async with host.daemon(**QUICK):
@@ -82,6 +83,7 @@ def test_what_is_gone_already_is_gone(tmp_path):
     remove_beneath(tmp_path, "sessions/one")
 
 
+@pytest.mark.rule("GW20")
 @pytest.mark.race
 async def test_a_crash_between_decision_and_removal_only_puts_it_off(host, sql, eventually):
     async with host.daemon(**QUICK) as daemon:

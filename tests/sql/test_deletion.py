@@ -23,6 +23,7 @@ async def delete(sql, job):
     return await sql.fetchval("select leasehold.delete_job($1)", job)
 
 
+@pytest.mark.rule("S105", "S107", "S126", "OW11")
 @pytest.mark.parametrize("outcome", ["succeeded", "failed", "timed_out", "blocked", "cancelled"])
 async def test_whatever_has_ended_can_go(sql, worker, job, outcome, sane):
     made = await job()
@@ -37,6 +38,7 @@ async def test_whatever_has_ended_can_go(sql, worker, job, outcome, sane):
     await sane()
 
 
+@pytest.mark.rule("S105", "S106", "S126", "SW26")
 async def test_what_has_not_ended_is_refused(sql, worker, job, refused):
     running = await job(priority=9)
     await worker.claim_one()
@@ -63,6 +65,7 @@ async def test_a_producer_deletes_its_own(sql, fixer, worker, login):
     assert await sql.fetchval(COUNT) == 0
 
 
+@pytest.mark.rule("S108", "S109")
 async def test_old_ones_go_oldest_first_and_only_so_many(sql, clock, ended):
     jobs = []
     for _ in range(4):
@@ -74,6 +77,7 @@ async def test_old_ones_go_oldest_first_and_only_so_many(sql, clock, ended):
     assert await sql.fetchval("select leasehold.delete_old_jobs(15)") == 1
 
 
+@pytest.mark.rule("S108")
 @pytest.mark.parametrize("days", [None, 0, -3])
 async def test_without_a_number_of_days_all_that_have_ended_are_old(sql, ended, job, days):
     for _ in range(3):
@@ -84,6 +88,7 @@ async def test_without_a_number_of_days_all_that_have_ended_are_old(sql, ended, 
     assert await sql.fetchval(COUNT) == 1
 
 
+@pytest.mark.rule("S109")
 @pytest.mark.parametrize(("asked", "taken"), [(None, 50), (0, 1), (-5, 1), (7, 7), (1000, 100)])
 async def test_the_limit_is_clamped(sql, ended, asked, taken):
     for _ in range(101):
@@ -124,6 +129,7 @@ select exists (select from pg_index i join pg_attribute a on a.attrelid = i.indr
 """
 
 
+@pytest.mark.rule("S107", "SW27")
 async def test_every_table_that_names_a_job_or_a_run_is_in_the_cascade_and_has_an_index_for_it(sql):
     """To be added to: hangs_on_jobs() in functions/deletion.sql, one line for each new table."""
     named = {(row["relation"], row["named_in"]) for row in await sql.fetch(TABLES, NAMES)}

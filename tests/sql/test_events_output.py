@@ -49,7 +49,7 @@ async def test_marks_begin_anew_with_each_run(sql, worker, job):
     assert await spoken(sql, first["job_id"]) == ["first", "second"]
 
 
-@pytest.mark.rule("A54", "AW1", "AW32", "GW27", "X13")
+@pytest.mark.rule("A54", "AW1", "AW32", "GW27", "OW11", "X13")
 async def test_a_run_that_is_not_live_is_refused_by_name_and_the_others_are_written(sql, worker, job, hire):
     for _ in range(3):
         await job()

@@ -102,8 +102,8 @@ async def test_two_agents_cannot_share_a_name(sql, fixer):
 async def test_a_lease_is_written_in_one_place(sql, worker, job, clock):
     places = await sql.fetch("""
         select table_name, column_name from information_schema.columns c join information_schema.tables t using (table_schema, table_name)
-         where table_schema = 'leasehold' and table_type = 'BASE TABLE' and column_name ~ 'lease.*(at|until|expir)|expires'""")
-    assert [tuple(row) for row in places] == [("workers", "lease_expires_at")]
+         where table_schema = 'leasehold' and table_type = 'BASE TABLE' and column_name ~ '^lease' order by 2""")
+    assert [tuple(row) for row in places] == [("workers", "lease"), ("workers", "lease_expires_at")]
     await job()
     run = await worker.claim_one()
     await clock.forward(seconds=60)

@@ -50,6 +50,7 @@ async def test_it_is_given_to_the_host_and_state_directory_it_is_meant_for_and_t
     assert await take(self_) == [mine]
 
 
+@pytest.mark.rule("GW20", "X33")
 async def test_whoever_took_it_and_died_leaves_it_to_the_next_life(self_, want, clock, sql):
     mine = await want("sessions/one")
     assert await take(self_) == [mine]
@@ -60,6 +61,7 @@ async def test_whoever_took_it_and_died_leaves_it_to_the_next_life(self_, want, 
     assert await sql.fetchval("select done_at is not null and error is null from leasehold.removals")
 
 
+@pytest.mark.rule("GW19")
 async def test_one_that_keeps_failing_comes_later_and_later_and_blocks_nobody(self_, want, clock, sql):
     bad = await want("sessions/bad")
     waits = []
@@ -79,6 +81,7 @@ async def test_one_that_keeps_failing_comes_later_and_later_and_blocks_nobody(se
     assert tuple(row) == (15, "it is stuck", None)
 
 
+@pytest.mark.rule("GW19")
 async def test_two_takers_take_different_ones(self_, want, connect, clock):
     ids = {await want(f"sessions/{n}") for n in range(4)}
     other = await connect()
@@ -112,6 +115,7 @@ async def lost_run(sql, worker, hire, clock):
     return run, reaper
 
 
+@pytest.mark.rule("SW28")
 async def test_a_job_that_goes_takes_the_directory_of_its_lost_run_with_it(sql, worker, hire, clock, job):
     gone = await job(max_losses=1)
     run, _ = await lost_run(sql, worker, hire, clock)
@@ -122,6 +126,7 @@ async def test_a_job_that_goes_takes_the_directory_of_its_lost_run_with_it(sql, 
     assert (row["host_id"], row["path"], row["token"]) == (row["host"], f"runs/{run['run_id']}", run["run_token"])
 
 
+@pytest.mark.rule("GW20", "X33")
 async def test_intent_and_deletion_are_one_transaction(sql, worker, hire, clock, job):
     gone = await job(max_losses=1)
     await lost_run(sql, worker, hire, clock)
@@ -132,6 +137,7 @@ async def test_intent_and_deletion_are_one_transaction(sql, worker, hire, clock,
     assert await sql.fetchval("select count(*) from leasehold.removals") == 0
 
 
+@pytest.mark.rule("GW19")
 async def test_orphans_are_settled_or_unknown_runs_never_live_ones_or_those_that_may_yet_tell_their_outcome(
     sql, worker, hire, clock, job, fixer
 ):

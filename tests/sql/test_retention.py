@@ -81,6 +81,7 @@ async def sweep(worker, sql=None):
             after = row["what"]
 
 
+@pytest.mark.rule("GW26", "X33")
 async def test_an_old_job_goes_with_all_that_hangs_on_it_and_a_younger_one_stays(
     sql, clock, hire, worker, past, rows, only, sane
 ):
@@ -107,6 +108,7 @@ async def test_keep_null_is_for_ever(clock, hire, past, rows, sql):
     assert await rows(*jobs) == before
 
 
+@pytest.mark.rule("X33")
 async def test_nothing_of_a_live_job_goes_however_old_it_is(sql, clock, hire, worker, job, rows, only, kept, sane):
     queued, deferred_first, deferred = await job(), await job(concurrency_key="k"), await job(concurrency_key="k")
     running, failed_once = await job(priority=9), await job(priority=8, max_attempts=5)
@@ -151,6 +153,7 @@ async def test_events_may_go_before_the_job_all_but_the_last_and_the_numbers_go_
     assert [tuple(row) for row in left] == [(seq, "failed"), (seq + 1, "retried")]
 
 
+@pytest.mark.rule("SW28", "X33")
 @pytest.mark.parametrize(("batch", "taken"), [(3, 3), (0, 1), (-7, 1), (1_000_000, 10)])
 async def test_a_batch_is_bounded_whatever_the_rule_says(sql, clock, hire, past, only, batch, taken):
     await past(10)

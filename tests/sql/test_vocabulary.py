@@ -5,8 +5,9 @@ import re
 import pytest
 
 CLOSED = [
-    ("jobs", "status"), ("runs", "status"), ("runs", "outcome"), ("workers", "state"), ("agents", "status"),
-    ("agents", "adapter"), ("events", "level"), ("output", "stream"),
+    ("jobs", "status"), ("jobs", "conflict_policy"), ("runs", "status"), ("runs", "outcome"), ("workers", "state"),
+    ("agents", "status"), ("agents", "adapter"), ("events", "level"), ("output", "stream"), ("holds", "scope"),
+    ("wakeups", "source"), ("wakeups", "trigger"), ("wakeups", "actor_type"), ("wakeups", "disposition"),
 ]  # fmt: skip
 
 
@@ -26,12 +27,13 @@ async def allowed(sql):
     return words
 
 
-@pytest.mark.rule("S18", "S20", "S24", "A8", "P2", "P11", "O2", "O5", "GW21", "OW9", "X2")
+@pytest.mark.rule("S18", "S20", "S24", "A8", "P2", "P4", "P5", "P6", "P7", "P11", "GW21", "O2", "O5", "OW9", "X2")
 @pytest.mark.parametrize(("table", "column"), CLOSED)
 async def test_an_unknown_word_is_stored_by_nobody(sql, worker, job, refused, allowed, table, column):
     await job()
     run = await worker.claim_one()
     await worker.ship((run, "stdout", 0, b"x"))
+    await sql.execute("select leasehold.wake('fixer'), leasehold.hold('queue', 'other', 'maintenance')")
     words = await allowed(table, column)
     assert words and all(re.fullmatch("[a-z_]+", word) for word in words)
     await sql.execute("set session_replication_role = replica")  # without our triggers
