@@ -83,6 +83,8 @@ begin
      set run_id = null,
          run_token = null
    where h.job_id = (run).job_id;
+  insert into arrivals (tenant, queue, agent, repository)      -- a note of room, whether or not anything is limited: the claim may know better
+  values ((run).tenant, (run).queue, (run).agent, (run).repository);
   select j.* into strict job from jobs j where j.id = (run).job_id;
   return settle_job(actor, job, run, outcome, reason, message, result,
                     jsonb_build_object('exit_code', exit_code, 'signal', signal));
@@ -149,5 +151,8 @@ as $$
 begin
   return exists (select from agents a where a.name = job.agent and a.max_running is not null)
       or exists (select from tenants t where t.name = job.tenant and t.max_running is not null)
-      or exists (select from queues q where q.name = job.queue and q.max_running is not null);
+      or exists (select from queues q where q.name = job.queue and q.max_running is not null)
+      or exists (select from repositories p where p.tenant = job.tenant and p.name = job.repository and p.max_running is not null)
+      or exists (select from hosts h where h.max_running is not null)
+      or exists (select from cluster c where c.max_running is not null);
 end $$;

@@ -48,13 +48,15 @@ grant insert (tenant, name, agent, prompt, cron, every, timezone, starts_at, mis
    on leasehold.schedules to leasehold_producer, leasehold_admin;
 
 grant select on all tables in schema leasehold to leasehold_admin, leasehold_worker;
-grant insert, update, delete on leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.tenant_logins to leasehold_admin;
+grant insert, update, delete on leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.tenant_logins,
+                              leasehold.hosts, leasehold.repositories to leasehold_admin;
 grant execute on function
   leasehold.first_of_transaction(),
   leasehold.agent_env_mistake(jsonb),
   leasehold.agent_limits_mistake(jsonb),
   leasehold.pause_agent(text, text),
   leasehold.resume_agent(text),
+  leasehold.limit_all(int),
   leasehold.hold(text, text, text, timestamptz, text, interval),
   leasehold.lift(text, text, text),
   leasehold.pause_queue(text, text),

@@ -78,7 +78,17 @@ as $$
 begin
   return until is null
       or until > clock()
-      or (stagger is not null and released >= 1 + floor(extract(epoch from clock() - until) / extract(epoch from stagger)));
+      or released >= starts_through(until, stagger);
+end $$;
+
+-- How many starts a hold has let through since its end; any number without a stagger.
+create or replace function leasehold.starts_through(until timestamptz, stagger interval) returns double precision
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return case when stagger is null then 1e9
+              else 1 + floor(extract(epoch from clock() - until)::float8 / extract(epoch from stagger)::float8) end;
 end $$;
 
 -- The live holds that cover a job like this. One probe of the primary key for each scope.
@@ -141,15 +151,15 @@ begin
               for update skip locked);
 end $$;
 
--- When the next hold that concerns this worker ends or lets the next start through. Where one could start already, the claim has
--- just been there: it is asked again in a second.
+-- When the next hold that concerns this worker ends or lets the next start through. Where one could start already, the claim has been.
 create or replace function leasehold.holds_change(worker bigint) returns timestamptz
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
   return (select min(case when h.until > clock() then h.until
-                          when h.stagger is not null then greatest(h.until + h.stagger * h.released, clock() + interval '1 second') end)
+                          when holds_now(h.until, h.stagger, h.released) then h.until + h.stagger * h.released
+                          when h.stagger is null then clock() end)
             from workers w
            cross join holds h
            where w.id = holds_change.worker

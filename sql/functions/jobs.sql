@@ -6,10 +6,10 @@
 -- and the arrivals ring the bell at commit.
 
 -- without a SET clause, so that it is inlined where it is called
-create or replace function leasehold.lane_of(queue text, tenant text, agent text) returns bigint
+create or replace function leasehold.lane_of(queue text, tenant text, agent text, repository text default null) returns bigint
 language sql immutable
 as $$
-  select hashtextextended(queue || e'\x1f' || tenant || e'\x1f' || agent, 0)
+  select hashtextextended(queue || e'\x1f' || tenant || e'\x1f' || agent || coalesce(e'\x1f' || repository, ''), 0)
 $$;
 
 -- The whole request in one number. Leaving a value out is the same as giving its default; times are compared as instants.
@@ -69,7 +69,7 @@ declare
   untouched jsonb := '{"status": "queued", "due": true, "lane": 0, "attempts": 0, "interruptions": 0, "losses": 0, "reason": null,
     "message": null, "result": null, "cancel_requested_at": null, "cancel_requested_by": null, "cancel_requested_reason": null,
     "request_hash": null, "created_at": null, "updated_at": null, "started_at": null, "finished_at": null,
-    "waits_until": null, "coalesced": 0, "schedule_id": null}';
+    "waits_until": null, "coalesced": 0, "schedule_id": null, "rank": "-infinity"}';
 begin
   raise exception 'a new job cannot set %: only functions write that', (
       select string_agg(column_.key, ', ' order by column_.key)
@@ -163,7 +163,8 @@ begin
   new.run_at := coalesce(new.run_at, now_);
   new.due := new.run_at <= now_;
   new.waits_until := greatest(new.run_at, now_) + asked.queue_timeout;
-  new.lane := lane_of(new.queue, new.tenant, new.agent);
+  new.lane := lane_of(new.queue, new.tenant, new.agent, new.repository);
+  new.rank := rank_of(new.run_at, new.priority, new.queue);
   new.created_at := now_;
   new.updated_at := now_;
   if new.concurrency_key is not null and new.conflict_policy <> 'allow' and not key_is_free(new.tenant, new.concurrency_key) then
@@ -240,8 +241,8 @@ begin
     select id, 1, tenant, created_at, status
       from fresh
   )
-  insert into arrivals (lane, queue, tenant, agent, key)
-  select distinct lane, queue, tenant, agent, case when status = 'deferred' then concurrency_key end
+  insert into arrivals (lane, queue, tenant, agent, repository, key)
+  select distinct lane, queue, tenant, agent, repository, case when status = 'deferred' then concurrency_key end
     from fresh;
   return null;
 end $$;

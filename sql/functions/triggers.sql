@@ -1,9 +1,10 @@
 -- Every trigger in one place, made anew only when this text changes: making one locks its table. All locks are taken first, and
 -- the migrator gives way after 100 ms: a worker in the middle of a call never finds itself in a deadlock with us.
 
-lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.holds, leasehold.schedules, leasehold.budgets, leasehold.thread_moves
+lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.schedules, leasehold.budgets, leasehold.thread_moves
   in share row exclusive mode;
-lock table leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.arrivals in access exclusive mode;
+lock table leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.arrivals, leasehold.holds, leasehold.hosts, leasehold.repositories,
+           leasehold.cluster in access exclusive mode;
 
 create or replace trigger a_statement
   before insert on leasehold.jobs
@@ -31,7 +32,8 @@ create or replace trigger b_protected
         or new.finished_at is not null
         or new.waits_until is not null
         or new.coalesced is distinct from 0
-        or new.schedule_id is not null)
+        or new.schedule_id is not null
+        or new.rank is distinct from '-infinity')
   execute function leasehold.jobs_refuse_protected();
 
 create or replace trigger c_normalise
@@ -103,13 +105,73 @@ create constraint trigger ring
   when (leasehold.first_of_transaction())
   execute function leasehold.ring_at_commit();
 
--- limits: a hold lifted, or its end drawn nearer
+-- Limits. A lane's order follows run_at and priority wherever they change; whatever may make room leaves a note for the claim and rings.
+-- The notes themselves do not ring: the end of a run rings if it has made room for others, see settle_job().
+
+create or replace trigger rank
+  before update of run_at, priority on leasehold.jobs
+  for each row
+  when (old.run_at is distinct from new.run_at or old.priority is distinct from new.priority)
+  execute function leasehold.jobs_rank();
+
+drop trigger if exists ring on leasehold.arrivals;
+create constraint trigger ring
+  after insert on leasehold.arrivals
+  deferrable initially deferred
+  for each row
+  when ((new.lane is not null or new.key is not null) and leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
+
+create or replace trigger rank
+  after insert or update of ageing or delete on leasehold.queues
+  for each row execute function leasehold.queues_rank();
+
+create or replace trigger note
+  after insert or update or delete on leasehold.agents
+  for each row execute function leasehold.note_of_room();
+create or replace trigger note
+  after insert or update or delete on leasehold.tenants
+  for each row execute function leasehold.note_of_room();
+create or replace trigger note
+  after insert or update or delete on leasehold.queues
+  for each row execute function leasehold.note_of_room();
+create or replace trigger note
+  after insert or update or delete on leasehold.repositories
+  for each row execute function leasehold.note_of_room();
+create or replace trigger note
+  after update of scope, name, until, stagger or delete on leasehold.holds
+  for each row execute function leasehold.note_of_room();
+
 drop trigger if exists ring on leasehold.holds;
 create constraint trigger ring
   after update or delete on leasehold.holds
   deferrable initially deferred
   for each row
   when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
+
+drop trigger if exists ring on leasehold.repositories;
+create constraint trigger ring
+  after insert or update or delete on leasehold.repositories
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
+
+drop trigger if exists ring on leasehold.hosts;
+create constraint trigger ring
+  after insert or update or delete on leasehold.hosts
+  deferrable initially deferred
+  for each row
+  when (leasehold.first_of_transaction())
+  execute function leasehold.ring_at_commit();
+
+drop trigger if exists ring on leasehold.cluster;
+create constraint trigger ring
+  after update on leasehold.cluster
+  deferrable initially deferred
+  for each row
+  when (old.max_running is distinct from new.max_running and leasehold.first_of_transaction())
   execute function leasehold.ring_at_commit();
 
 -- Schedules: what users write is checked; functions that fire write other columns, and pass.

@@ -136,7 +136,7 @@ begin
            where j.lane = job.lane
              and j.status = 'queued'
              and j.due
-             and (-j.priority, j.run_at, j.id) < (-job.priority, job.run_at, job.id)
+             and (j.rank, j.id) < (job.rank, job.id)
            limit 1000) ahead;
   if first > 0 then
     return next format('%s of its queue, tenant and agent %s before it.', count_of(first, 'job'), case first when 1 then 'goes' else 'go' end);

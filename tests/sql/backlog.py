@@ -43,7 +43,9 @@ select id, 1, 1 + id % 2000, tenant, queue, agent, 'ended', case when id % 100 =
   from leasehold.jobs where finished_at is not null;
 insert into leasehold.output (run_id, stream, byte_offset, job_id, tenant, bytes)
 select r.id, 'stdout', piece, r.job_id, r.tenant, 'x' from leasehold.runs r, generate_series(0, 1) piece where r.id <= 9000;
-insert into leasehold.lanes (lane, queue, tenant, agent) select distinct lane, queue, tenant, agent from leasehold.jobs;
+insert into leasehold.lanes (lane, queue, tenant, agent)
+select distinct lane, queue, tenant, agent from leasehold.jobs where status = 'queued' and due;
+insert into leasehold.shares (tenant) select distinct tenant from leasehold.lanes;
 insert into leasehold.tenants (name, max_running) select 't' || g, case when g % 3 = 0 then 5 end from generate_series(0, 199) g;
 """
 LIE = """

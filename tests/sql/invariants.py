@@ -42,8 +42,14 @@ SANE = {
         (select count(*) from leasehold.runs r where r.tenant = t.name and r.ended_at is null)""",
     "queues over their limit": """select q.name from leasehold.queues q where q.max_running <
         (select count(*) from leasehold.runs r where r.queue = q.name and r.ended_at is null)""",
+    "repositories over their limit": """select p.name from leasehold.repositories p where p.max_running <
+        (select count(*) from leasehold.runs r where (r.tenant, r.repository) = (p.tenant, p.name) and r.ended_at is null)""",
+    "hosts over their limit": """select h.host_id from leasehold.hosts h where h.max_running <
+        (select count(*) from leasehold.runs r where r.host_id = h.host_id and r.ended_at is null)""",
+    "all over their limit": """select c.max_running from leasehold.cluster c where c.max_running <
+        (select count(*) from leasehold.runs r where r.ended_at is null)""",
     "queued work that no lane or arrival knows": """select j.id from leasehold.jobs j where j.status = 'queued' and j.due
-        and not exists (select from leasehold.lanes l where l.lane = j.lane and l.active)
+        and not exists (select from leasehold.lanes l where l.lane = j.lane and (l.active or l.parked_on is not null))
         and not exists (select from leasehold.arrivals a where a.lane = j.lane)""",
     "asks that do not say what became of their job": """select w.id from leasehold.wakeups w join leasehold.jobs j on j.id = w.job_id
         where (w.disposition = 'deferred' and (j.started_at is not null or j.status = 'queued'))
@@ -52,6 +58,16 @@ SANE = {
         where status = 'deferred' and conflict_policy = 'coalesce' and started_at is null
           and not exists (select from leasehold.arrivals a where a.tenant = j.tenant and a.key = j.concurrency_key)
         group by tenant, concurrency_key, agent having count(*) > 1""",
+    "lanes in line whose tenant is not": """select l.lane from leasehold.lanes l where l.active
+        and not exists (select from leasehold.shares s where s.tenant = l.tenant and (s.active or s.parked))""",
+    "parked although there is room, and nobody has noted it": """select p.key from (
+          select distinct l.parked_on as key from leasehold.lanes l where l.parked_on is not null
+          union select 'tenant:' || s.tenant from leasehold.shares s where s.parked) p
+        where leasehold.free_of(p.key) > 0
+        and not exists (select from leasehold.holds h where h.scope || ':' || h.name = p.key and h.until <= leasehold.clock())
+        and not exists (select from leasehold.arrivals a where a.lane is null and a.key is null and p.key in ('tenant:' || a.tenant,
+          'queue:' || a.queue, 'agent:' || a.agent, 'account:' || a.account, 'repository:' || a.tenant || '/' || a.repository)
+          or a.account = 'true' and p.key like 'account:%')""",
     "deferred without a holder or an arrival": """select j.id from leasehold.jobs j where j.status = 'deferred'
         and not exists (select from leasehold.jobs k where k.tenant = j.tenant and k.concurrency_key = j.concurrency_key and k.conflict_policy <> 'allow'
                          and k.status in ('queued', 'running', 'waiting'))
@@ -63,6 +79,9 @@ LIMITS = {
     "agents over their limit",
     "tenants over their limit",
     "queues over their limit",
+    "repositories over their limit",
+    "hosts over their limit",
+    "all over their limit",
 }  # unless somebody lowers one
 
 

@@ -10,7 +10,7 @@ import asyncpg
 from sql.machine.seen import look
 from sql.people import NOON, Clock, register
 
-TABLES = "jobs, heads, events, output, runs, workers, lanes, arrivals, agents, tenants, queues"
+TABLES = "jobs, heads, events, output, runs, workers, lanes, shares, arrivals, agents, tenants, queues"
 BEGINNING = f"""
 truncate leasehold.{TABLES.replace(", ", ", leasehold.")} restart identity;
 select setval('leasehold.bell', 0);
