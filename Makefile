@@ -7,10 +7,11 @@ COUNT ?= 20
 AWAY  ?= 60
 MINUTES ?= 15
 GB    ?= 5
+JOBS  ?= 1000000
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check model fmt machine stress outage flood bench capabilities clean
+.PHONY: help demo test check model fmt machine stress outage flood bench backlog capabilities clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +48,9 @@ flood: $(READY) ## what an agent that writes GB gigabytes costs: memory, disk, t
 
 bench: $(READY) ## ratios, both sides measured in the same run
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench.py
+
+backlog: $(READY) ## a claim with JOBS queued jobs of 1,000 tenants against a small queue, and how long a newcomer waits
+	@PYTHONPATH=tests $(BIN)/python tests/bench/claim.py $(JOBS)
 
 capabilities: $(READY) ## which test shows which numbered rule: writes tests/capabilities/TABLE.md, prints the counts
 	@PYTHONPATH=tests $(BIN)/python -m capabilities

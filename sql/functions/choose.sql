@@ -10,6 +10,7 @@ as $$
 declare
   dealt record;
   taken record;
+  known int := cardinality(avoid);
 begin
   dealt := deal(choose.room, choose.listens_to, choose.depth, choose.avoid);
   moved := dealt.moved;
@@ -58,7 +59,7 @@ begin
                              where l.lane = any (taken.short)
                                and l.active
                                and l.lane <> all (taken.served));
-    moved := moved or avoid <> choose.avoid;
+    moved := moved or cardinality(avoid) > known;
   end if;
 end $$;
 

@@ -72,7 +72,7 @@ end $$;
 
 -- Does a hold with these values keep things from starting at this moment?
 create or replace function leasehold.holds_now(until timestamptz, stagger interval, released int) returns boolean
-language plpgsql
+language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
@@ -83,7 +83,7 @@ end $$;
 
 -- How many starts a hold has let through since its end; any number without a stagger.
 create or replace function leasehold.starts_through(until timestamptz, stagger interval) returns double precision
-language plpgsql
+language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
@@ -94,7 +94,7 @@ end $$;
 -- The live holds that cover a job like this. One probe of the primary key for each scope.
 create or replace function leasehold.holds_on(tenant text, queue text, agent text, repository text, host text default null)
 returns setof leasehold.holds
-language plpgsql
+language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
@@ -153,7 +153,7 @@ end $$;
 
 -- When the next hold that concerns this worker ends or lets the next start through. Where one could start already, the claim has been.
 create or replace function leasehold.holds_change(worker bigint) returns timestamptz
-language plpgsql
+language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin

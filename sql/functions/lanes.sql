@@ -32,10 +32,12 @@ begin
          jsonb_agg(distinct to_jsonb(d)) filter (where d.lane is null and d.key is null) as notes
     into heard
     from drained d;
-  update lanes l                                               -- its account has changed: what it was parked on is no longer its own
-     set parked_on = 'agent:' || l.agent
-   where l.parked_on like 'account:%'
-     and l.agent in (select n ->> 'agent' from jsonb_array_elements(heard.notes) n where n ->> 'account' is not null);
+  if jsonb_path_exists(heard.notes, '$[*] ? (@.account != null && @.agent != null)') then
+    update lanes l                                             -- its account has changed: what it was parked on is no longer its own
+       set parked_on = 'agent:' || l.agent
+     where l.parked_on like 'account:%'
+       and l.agent in (select n ->> 'agent' from jsonb_array_elements(heard.notes) n where n ->> 'account' is not null);
+  end if;
   perform open_lanes(heard.lanes, heard.queues, heard.tenants, heard.agents, heard.repositories);
   for one in select k ->> 0 as tenant, k ->> 1 as key from unnest(heard.keys) k loop
     perform promote(one.tenant, one.key);

@@ -64,7 +64,7 @@ end $$;
 
 -- How many of what is parked on this may be looked at again; 1000 stands for any number.
 create or replace function leasehold.free_of(key text) returns int
-language plpgsql
+language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare

@@ -74,24 +74,45 @@ begin
    order by h.scope, h.name, h.reason;
 end $$;
 
+-- Every limit that is reached, with the statement that raises it; of hosts, those with a live worker.
 create or replace function leasehold.why_full(job leasehold.jobs) returns setof text
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
   return query
-  select format('Its %s is at its limit: %s of max_running %s.', one.what, count_of(one.live, 'live run'), one.most)
-    from (select 'agent', a.max_running, (select count(*) from runs r where r.ended_at is null and r.agent = a.name)
+  select format('%s at its limit (%s of max_running %s): %s', one.what, count_of(one.live, 'live run'), one.most, one.raise)
+    from (select 'Its agent is', a.max_running, (select count(*) from runs r where r.ended_at is null and r.agent = a.name),
+                 format('UPDATE leasehold.agents SET max_running = %s WHERE name = %L;', a.max_running + 1, a.name)
             from agents a
            where a.name = job.agent
           union all
-          select 'queue', q.max_running, (select count(*) from runs r where r.ended_at is null and r.queue = q.name)
+          select 'Its queue is', q.max_running, (select count(*) from runs r where r.ended_at is null and r.queue = q.name),
+                 format('UPDATE leasehold.queues SET max_running = %s WHERE name = %L;', q.max_running + 1, q.name)
             from queues q
            where q.name = job.queue
           union all
-          select 'tenant', t.max_running, (select count(*) from runs r where r.ended_at is null and r.tenant = t.name)
+          select 'Its tenant is', t.max_running, (select count(*) from runs r where r.ended_at is null and r.tenant = t.name),
+                 format('UPDATE leasehold.tenants SET max_running = %s WHERE name = %L;', t.max_running + 1, t.name)
             from tenants t
-           where t.name = job.tenant) one (what, most, live)
+           where t.name = job.tenant
+          union all
+          select 'Its repository is', p.max_running,
+                 (select count(*) from runs r where r.ended_at is null and (r.tenant, r.repository) = (p.tenant, p.name)),
+                 format('UPDATE leasehold.repositories SET max_running = %s WHERE tenant = %L AND name = %L;', p.max_running + 1, p.tenant, p.name)
+            from repositories p
+           where p.tenant = job.tenant
+             and p.name = job.repository
+          union all
+          select format('The host "%s" is', h.host_id), h.max_running,
+                 (select count(*) from runs r where r.ended_at is null and r.host_id = h.host_id),
+                 format('UPDATE leasehold.hosts SET max_running = %s WHERE host_id = %L;', h.max_running + 1, h.host_id)
+            from hosts h
+           where exists (select from workers w where w.state = 'alive' and w.host_id = h.host_id)
+          union all
+          select 'Everything is', c.max_running, (select count(*) from runs r where r.ended_at is null),
+                 format('SELECT leasehold.limit_all(%s);', c.max_running + 1)
+            from cluster c) one (what, most, live, raise)
    where one.live >= one.most;
 end $$;
 

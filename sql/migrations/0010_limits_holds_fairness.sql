@@ -63,6 +63,7 @@ create table leasehold.shares (
   constraint shares_parked check (not (active and parked))
 ) with (fillfactor = 50);
 create index shares_next on leasehold.shares (pass, tenant) where active;
+create index shares_pass on leasehold.shares (pass);      -- its end, when nobody is in line
 alter table leasehold.lanes
   add column repository text,
   add column parked_on text,                             -- scope:name of what stopped it
