@@ -74,6 +74,7 @@ as $$
 declare
   host text := (select w.host_id from workers w where w.id = open_runs.worker);
 begin
+  perform absorb_last(open_runs.jobs);
   perform from heads h where h.job_id = any (open_runs.jobs) order by h.job_id for update;      -- ascending, as everywhere
   perform set_config('leasehold.actor', 'claim', true);
   return query

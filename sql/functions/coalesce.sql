@@ -1,7 +1,7 @@
 -- Coalescing: several asks become one job, and none of them is lost.
 --
 -- An ask joins a job that has not started, on its locked row. It never waits for that row: if somebody holds it, the ask becomes a
--- job of its own behind the key, and the next claim, or the promotion, brings together what was kept apart: before it runs.
+-- job of its own behind the key, and the claim that starts the next job of the key brings together what was kept apart.
 
 -- Join a job of this agent and key that has not started. Null: there is none to be had.
 create or replace function leasehold.join_waiting(wanted leasehold.jobs, wakeup bigint) returns bigint
@@ -94,7 +94,7 @@ begin
    where j.id = target.id
   returning j.* into merged;
   perform note(target.id, target.tenant, null, 'coalesced', null, facts || jsonb_build_object('asks', merged.coalesced));
-  if earlier is not null and merged.status = 'queued' then
+  if merged.due and not target.due and merged.status = 'queued' then
     insert into arrivals (lane, queue, tenant, agent) values (merged.lane, merged.queue, merged.tenant, merged.agent);
   end if;
   return merged;
@@ -120,7 +120,7 @@ begin
        and d.started_at is null                                -- what was retried by hand keeps its own id
        and d.id <> target.id
      order by d.id
-     limit 1000
+     limit 200                                                 -- the claim is waiting; the rest is one more run
        for update skip locked
   loop
     continue when not can_merge(target, other);
@@ -144,7 +144,34 @@ begin
   end loop;
 end $$;
 
--- The key is taken: what waits behind it to be coalesced becomes one job for each agent, or joins the live one if that has not started.
+-- Just before these jobs start, which the claim has locked: from then on nothing can join them.
+create or replace function leasehold.absorb_last(jobs bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  target jobs;
+begin
+  for target in
+    select j.*
+      from leasehold.jobs j
+     where j.id = any (absorb_last.jobs)
+       and j.concurrency_key is not null
+       and j.conflict_policy <> 'allow'
+       and exists (select from leasehold.jobs d
+                    where d.tenant = j.tenant
+                      and d.concurrency_key = j.concurrency_key
+                      and d.agent = j.agent
+                      and d.status = 'deferred'
+                      and d.conflict_policy = 'coalesce')
+     order by j.id
+  loop
+    perform absorb(target);
+  end loop;
+end $$;
+
+-- A new one waits behind a taken key: what waits there to be coalesced becomes one job for each agent, or joins the live one if that
+-- has not started. What is locked at this moment is left to absorb_last().
 create or replace function leasehold.gather(tenant text, key text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp

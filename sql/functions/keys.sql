@@ -166,7 +166,6 @@ begin
   perform note(job.id, job.tenant, null, 'promoted', format('the key "%s" is free', job.concurrency_key));
   perform decide_wakeups(job.id);
   insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);
-  perform absorb(job);
 end $$;
 
 -- Nobody may be asked any more to do what has waited: it fails, visibly, and the next one comes.

@@ -54,10 +54,6 @@ SANE = {
     "asks that do not say what became of their job": """select w.id from leasehold.wakeups w join leasehold.jobs j on j.id = w.job_id
         where (w.disposition = 'deferred' and (j.started_at is not null or j.status = 'queued'))
            or (w.disposition in ('accepted', 'promoted') and j.reason = 'coalesced')""",
-    "two that wait to be coalesced, and nobody looks": """select concurrency_key from leasehold.jobs j
-        where status = 'deferred' and conflict_policy = 'coalesce' and started_at is null
-          and not exists (select from leasehold.arrivals a where a.tenant = j.tenant and a.key = j.concurrency_key)
-        group by tenant, concurrency_key, agent having count(*) > 1""",
     "lanes in line whose tenant is not": """select l.lane from leasehold.lanes l where l.active
         and not exists (select from leasehold.shares s where s.tenant = l.tenant and (s.active or s.parked))""",
     "parked although there is room, and nobody has noted it": """select p.key from (

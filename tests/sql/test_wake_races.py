@@ -81,7 +81,7 @@ async def test_nobody_waits_for_an_asker_who_sits_in_his_transaction(sql, fixer,
         await sql.execute("set lock_timeout = '50ms'")
         for n in range(2, 5):
             assert (await wake(sql, key="k", **ask(f"{status}{n}")))[1] in ("deferred", "coalesced")
-        await worker.claim(0)
+        await worker.claim(9)  # it hears of what arrived, and can neither start nor merge what is held
         await sql.execute("reset lock_timeout")
         await sitting.commit()
         for run in runs:
@@ -92,6 +92,26 @@ async def test_nobody_waits_for_an_asker_who_sits_in_his_transaction(sql, fixer,
                 await worker.finish(run)
             made += 1
         assert made == 1
+    assert await sql.fetch(LOST) == []
+    await sane()
+
+
+@pytest.mark.rule("P43", "PW30")
+async def test_follow_ups_kept_apart_by_an_open_transaction_are_one_run_in_the_end(sql, fixer, connect, hire, sane):
+    sitter, worker = await connect(), await hire()
+    await wake(sql, key="k", **ask(0))
+    run = await worker.claim_one()
+    _, _, follow, _ = await wake(sql, key="k", **ask(1))
+    sitting = sitter.transaction()
+    await sitting.start()
+    assert (await wake(sitter, key="k", **ask(2)))[1:3] == ("coalesced", follow)
+    assert (await wake(sql, key="k", **ask(3)))[1] == "deferred"
+    assert await worker.claim() == []  # has heard of the second, and could not merge it
+    await sitting.commit()
+    await worker.finish(run)
+    [run] = await worker.claim()
+    await worker.finish(run)
+    assert (run["job_id"], await worker.claim()) == (follow, [])
     assert await sql.fetch(LOST) == []
     await sane()
 
