@@ -17,6 +17,7 @@ declare
   shown int[] := thread_buckets(wanted, who);
   room int := page_size(rows_max, 50, 100);
   part text[] := cursor_parts(after, 'th([012])-(-?[0-9]{1,18})-(-?[0-9]{1,18})-((?:[0-9a-f]{2})+)');
+  name_ text := convert_from(decode(part[4], 'hex'), 'UTF8');         -- a variable, because convert_from() answers in the collation "C"
   bucket int;
   begun boolean;
   many int;
@@ -28,7 +29,7 @@ begin
     select * from list_threads_of(owner, who, bucket, wanted, room,
       case when begun then from_micros(part[2]::bigint) end,
       case when begun then from_micros(part[3]::bigint) end,
-      case when begun then convert_from(decode(part[4], 'hex'), 'UTF8') end);
+      case when begun then name_ end);
     get diagnostics many = row_count;
     room := room - many;
     exit when room <= 0;
@@ -63,6 +64,10 @@ create or replace function leasehold.list_threads_of(
 returns setof leasehold.listed_thread
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 #variable_conflict use_column
 begin
@@ -85,10 +90,10 @@ begin
      and t.active = (bucket = 0)
      and (bucket = 0 or coalesce(s.unread, false) = (bucket = 1))
      and (state in ('open', 'active', 'unread', 'all') or t.status = state or (state = 'ended' and t.resolved_at is not null))
+     and t.last_activity_at <= coalesce(active_at, 'infinity')
      and (name_ is null
-          or (t.last_activity_at <= active_at
-              and ((t.last_activity_at, t.updated_at) < (active_at, changed_at)
-                   or ((t.last_activity_at, t.updated_at) = (active_at, changed_at) and t.thread > name_))))
+          or (t.last_activity_at, t.updated_at) < (active_at, changed_at)
+          or ((t.last_activity_at, t.updated_at) = (active_at, changed_at) and t.thread > name_))
    order by t.last_activity_at desc, t.updated_at desc, t.thread
    limit room;
 end $$;
@@ -101,6 +106,10 @@ create or replace function leasehold.list_jobs(
 returns setof leasehold.listed_job
 language plpgsql stable security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 #variable_conflict use_column
 declare
@@ -174,6 +183,10 @@ create or replace function leasehold.list_events(job bigint, after_seq bigint de
 returns table (seq int, at timestamptz, run_id bigint, level text, phase text, kind text, message text, data jsonb)
 language plpgsql stable security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 #variable_conflict use_column
 declare

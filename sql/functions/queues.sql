@@ -75,6 +75,10 @@ end $$;
 create or replace function leasehold.queue_front(queue text, seen text[], n int) returns bigint[]
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 declare
   front bigint[];

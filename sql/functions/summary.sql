@@ -25,16 +25,24 @@ end $$;
 create or replace function leasehold.summary_of_live(tenant text, thread text, statuses text[]) returns text
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 begin
   return (
     with live as materialized (
       select j.id, j.agent, j.status, j.prompt, coalesce(j.started_at, case when j.status in ('queued', 'deferred') then j.created_at end) as since
-        from jobs j
-       where j.tenant = summary_of_live.tenant
-         and j.thread = summary_of_live.thread
-         and j.status = any (summary_of_live.statuses)
-         and j.finished_at is null
+        from unnest(summary_of_live.statuses) wanted (status)
+       cross join lateral (select k.*
+                             from jobs k
+                            where k.tenant = summary_of_live.tenant
+                              and k.thread = summary_of_live.thread
+                              and k.status = wanted.status
+                              and k.finished_at is null
+                            order by k.id
+                            limit case when wanted.status in ('queued', 'deferred') then 20 end) j      -- of what runs, all
        order by since, j.id
        limit 20
     ), more as (
@@ -56,6 +64,10 @@ end $$;
 create or replace function leasehold.summary_of_ended(tenant text, thread text) returns text
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 begin
   return (

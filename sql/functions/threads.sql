@@ -14,7 +14,7 @@ begin
   if tg_op = 'DELETE' then
     insert into thread_moves (tenant, thread) values (old.tenant, old.thread);
   else
-    insert into thread_moves (tenant, thread) values (new.tenant, new.thread);
+    insert into thread_moves (tenant, thread, job) values (new.tenant, new.thread, new.id);
   end if;
   return null;
 end $$;
@@ -76,17 +76,18 @@ begin
      where m.xid = pg_current_xact_id()
        and m.tenant = project_thread.tenant
        and m.thread = project_thread.thread
-    returning m.id, m.title, m.summary
+    returning m.id, m.job, m.title, m.summary
   )
   select (array_agg(d.title order by d.id desc) filter (where d.title is not null))[1] as title,
-         (array_agg(d.summary order by d.id desc) filter (where d.summary is not null))[1] as summary
+         (array_agg(d.summary order by d.id desc) filter (where d.summary is not null))[1] as summary,
+         min(d.job) as job
     into said
     from done d;
   stands := thread_stands(project_thread.tenant, project_thread.thread);
   update threads t
      set status = stands.status,
          active = stands.active,
-         title = coalesce(said.title, t.title, stands.title),
+         title = coalesce(said.title, t.title, title_of_job(said.job)),
          summary = coalesce(said.summary, case when stands.ended_at is distinct from t.last_ended_at
                                                  or stands.ended is distinct from t.last_job then stands.summary end, t.summary),
          last_job = coalesce(stands.ended, t.last_job),
@@ -101,21 +102,31 @@ begin
 end $$;
 
 -- What the jobs of a thread say: running before waiting before queued (deferred counts as queued) before how the last one ended.
+-- One probe of an index for each question, however many jobs there are.
 create or replace function leasehold.thread_stands(
   tenant text, thread text,
-  out status text, out active boolean, out ended bigint, out ended_at timestamptz, out summary text, out title text)
+  out status text, out active boolean, out ended bigint, out ended_at timestamptz, out summary text)
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
 as $$
 declare
   last_ record;
 begin
-  select case
-           when thread_has(thread_stands.tenant, thread_stands.thread, 'running') then 'running'
-           when thread_has(thread_stands.tenant, thread_stands.thread, 'waiting') then 'waiting'
-           when thread_has(thread_stands.tenant, thread_stands.thread, 'queued') then 'queued'
-           when thread_has(thread_stands.tenant, thread_stands.thread, 'deferred') then 'queued'
-         end into status;
+  select j.status into status
+    from unnest('{running,waiting,queued,deferred}'::text[]) with ordinality one (status, place)
+   cross join lateral (select k.status
+                         from jobs k
+                        where k.tenant = thread_stands.tenant
+                          and k.thread = thread_stands.thread
+                          and k.status = one.status
+                          and k.finished_at is null
+                        limit 1) j
+   order by one.place
+   limit 1;
   active := status is not null;
   select j.id, j.status, j.finished_at, job_summary(j.result) as summary into last_
     from jobs j
@@ -124,29 +135,10 @@ begin
      and j.finished_at is not null
    order by j.finished_at desc, j.id desc
    limit 1;
-  status := coalesce(status, last_.status, 'idle');
+  status := coalesce(nullif(status, 'deferred'), case when active then 'queued' else coalesce(last_.status, 'idle') end);
   ended := last_.id;
   ended_at := last_.finished_at;
   summary := last_.summary;
-  select thread_title(j.title, j.prompt) into title
-    from jobs j
-   where j.tenant = thread_stands.tenant
-     and j.thread = thread_stands.thread
-   order by j.id
-   limit 1;
-end $$;
-
--- One probe of jobs_live_of_thread, however many jobs there are.
-create or replace function leasehold.thread_has(tenant text, thread text, status text) returns boolean
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-begin
-  return exists (select from jobs j
-                  where j.tenant = thread_has.tenant
-                    and j.thread = thread_has.thread
-                    and j.status = thread_has.status
-                    and j.finished_at is null);
 end $$;
 
 -- What a job had to say of itself: its result if that is a text, else the `summary`, `text` or `message` in it. At most 2000 characters.
@@ -167,12 +159,14 @@ begin
 end $$;
 
 -- A thread is called as its first job, up to 200 characters, or by the beginning of its prompt, up to 120, on one line.
-create or replace function leasehold.thread_title(title text, prompt text) returns text
-language plpgsql immutable
+create or replace function leasehold.title_of_job(job bigint) returns text
+language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  return coalesce(one_line(title, 200), one_line(prompt, 120));
+  return (select coalesce(one_line(j.title, 200), one_line(j.prompt, 120))
+            from jobs j
+           where j.id = title_of_job.job);
 end $$;
 
 -- Make a thread by hand, or say what it is called or comes to. NULL leaves what is there. Written at commit, as everything here.
@@ -214,9 +208,10 @@ begin
                                 where l.xid <> pg_current_xact_id()
                                 limit 100
                                   for update skip locked))
-    returning m.tenant, m.thread, m.title, m.summary
+    returning m.id, m.tenant, m.thread, m.job, m.title, m.summary
   )
-  insert into thread_moves (tenant, thread, title, summary)
-  select t.tenant, t.thread, t.title, t.summary
-    from taken t;
+  insert into thread_moves (tenant, thread, job, title, summary)
+  select t.tenant, t.thread, t.job, t.title, t.summary
+    from taken t
+   order by t.id;
 end $$;

@@ -35,6 +35,7 @@ create table leasehold.thread_moves (
   xid     xid8 not null default pg_current_xact_id(),
   tenant  text not null,
   thread  text not null,
+  job     bigint,
   title   text,
   summary text
 );
@@ -61,7 +62,7 @@ create type leasehold.listed_job as (
 
 -- jobs without a thread pay for none of the first three
 create index jobs_of_thread on leasehold.jobs (tenant, thread, id) where thread is not null;
-create index jobs_live_of_thread on leasehold.jobs (tenant, thread, status) where thread is not null and finished_at is null;
+create index jobs_live_of_thread on leasehold.jobs (tenant, thread, status, id) where thread is not null and finished_at is null;
 create index jobs_ended_of_thread on leasehold.jobs (tenant, thread, finished_at desc, id desc)
   where thread is not null and finished_at is not null;
 create index jobs_of_tenant on leasehold.jobs (tenant, id);

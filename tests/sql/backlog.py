@@ -100,11 +100,11 @@ async def alone(dsn, *statements):
 
 
 @asynccontextmanager
-async def filled_database(server):
-    """Its name."""
+async def filled_database(server, *more):
+    """Its name; `more` statements fill it further."""
     async with copy_of(server, "template1") as dsn:
         connection = await asyncpg.connect(dsn)
         await migrate(connection)
         await connection.close()
-        await alone(dsn, BACKLOG)
+        await alone(dsn, BACKLOG, *more)
         yield urlsplit(dsn).path[1:]

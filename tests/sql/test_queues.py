@@ -80,6 +80,7 @@ async def test_tenants_apart(login, fixer, job, ask, sql):
 async def test_nothing_of_a_payload_is_read_for_it(sql, fixer, ask):
     """Payloads are stored out of line; the blocks of that store that are touched are counted."""
     await sql.execute("""
+        alter table leasehold.jobs set (autovacuum_enabled = off, toast.autovacuum_enabled = off);
         alter table leasehold.jobs alter column payload set storage external;
         insert into leasehold.jobs (agent, prompt, payload)
         select 'fixer', 'x', jsonb_build_object('text', repeat('x', 100000)) from generate_series(1, 50)""")
