@@ -10,7 +10,10 @@ as $$
   values ('output',         'run_id',      'run',    'delete', null),
          ('events',         'job_id',      'job',    'delete', null),
          ('usage',          'run_id',      'run',    'delete', null),
-         ('usage_counters', 'run_id',      'run',    'delete', 'scope = ''run'''),       -- a session's goes on counting
+         ('sessions',       'last_run',    'run',    'delete', 'key like ''job:%'''),    -- its own; one that jobs share stays
+         ('sessions',       'last_run',    'run',    'clear',  null),
+         ('usage_counters', 'run_id',      'run',    'delete', 'scope in (''run'', ''session'') and (scope = ''run'' or
+           not exists (select from leasehold.sessions s where s.conversation = t.run_id))'),       -- a session's goes on counting
          ('schedules',      'last_job',    'job',    'clear',  null),
          ('schedules',      'last_wakeup', 'wakeup', 'clear',  null),
          ('threads',        'last_job',    'job',    'clear',  null),
@@ -159,6 +162,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set enable_incremental_sort = off
 set jit = off
 as $$
 begin

@@ -56,3 +56,7 @@ create index wakeups_of_no_job on leasehold.wakeups (at) where job_id is null;
 -- what a job that goes is looked up by, see hangs_on_jobs()
 create index schedules_last_job on leasehold.schedules (last_job) where last_job is not null;
 create index schedules_last_wakeup on leasehold.schedules (last_wakeup) where last_wakeup is not null;
+create index threads_last_job on leasehold.threads (last_job) where last_job is not null;
+create index sessions_last_run on leasehold.sessions (last_run) where last_run is not null;
+create index sessions_conversation on leasehold.sessions (conversation);
+alter table leasehold.sessions alter column last_run drop not null;      -- null: it is gone, the session goes on
