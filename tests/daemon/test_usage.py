@@ -36,6 +36,7 @@ async def test_a_daemon_that_is_killed_and_started_again_counts_nothing_twice(
     assert await sql.fetchval("select sum(cost_usd) from leasehold.usage_totals") == Decimal("0.04")
 
 
+@pytest.mark.rule("SW36")
 async def test_a_run_that_passes_its_own_budget_is_stopped_and_what_it_used_is_kept(host, sql, agent, insert, ends):
     await agent("dear", say(type="usage", cost_usd=2.5) + "sleep 300", budget_usd=2)
     async with host.daemon():

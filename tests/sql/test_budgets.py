@@ -27,6 +27,7 @@ async def holds(sql):
     ]
 
 
+@pytest.mark.rule("X34")
 async def test_what_is_used_up_is_held_until_the_period_ends(sql, worker, job, budget, clock):
     await budget("tenant", "default", "day", 5)
     await budget("agent", "fixer", "month", 100)
@@ -58,6 +59,7 @@ async def test_raising_a_budget_lifts_the_hold_and_lowering_brings_it_back(sql, 
     assert await holds(sql) == []
 
 
+@pytest.mark.rule("P75")
 async def test_a_budget_made_late_counts_what_its_period_has_used(sql, worker, job, budget, clock):
     await job()
     run = await worker.claim_one()

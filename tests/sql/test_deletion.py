@@ -159,6 +159,7 @@ async def test_no_foreign_key_stands_in_the_way(sql):
     assert not pointing, "hangs_on_jobs() deletes what names a job; a foreign key must not refuse it"
 
 
+@pytest.mark.rule("SW27")
 async def test_the_asks_that_led_to_it_go_with_it_and_its_schedule_forgets_it(sql, fixer, worker):
     await sql.execute(
         "insert into leasehold.schedules (name, agent, prompt, every) values ('s', 'fixer', 'x', '1 hour')"

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 
-@pytest.mark.rule("S2", "S86", "S120", "A37", "A38", "A89", "P63", "P87", "O13", "X18")
+@pytest.mark.rule("S2", "S86", "S120", "A37", "A38", "A89", "P63", "P87", "O7", "O13", "X18")
 async def test_a_verdict_settles_run_and_job_and_may_be_repeated(sql, worker, job, look, story, clock):
     born = await job()
     run = await worker.claim_one()

@@ -33,7 +33,7 @@ async def crowd(sql, fixer, clock, job):
     return jobs
 
 
-@pytest.mark.rule("X21", "A84", "G39", "P84", "O19", "O20", "O21")
+@pytest.mark.rule("S110", "A84", "P84", "G39", "O19", "O20", "O21", "X21")
 @pytest.mark.parametrize("sort", ["newest", "oldest", "priority", "started"])
 @pytest.mark.parametrize("size", [1, 3, 100])
 async def test_the_pages_are_the_whole_list_in_its_order(sql, crowd, worker, pages, sort, size):
@@ -90,7 +90,7 @@ async def test_what_is_not_a_cursor_of_this_list_is_an_error(sql, fixer, refused
             await sql.fetch(f"select * from leasehold.{call}", cursor)
 
 
-@pytest.mark.rule("SW30", "OW17", "AW21", "A68", "G40", "P84", "PW42")
+@pytest.mark.rule("S110", "SW30", "A68", "AW21", "P84", "PW42", "G40", "OW17")
 @pytest.mark.parametrize(("wanted", "gets"), [(None, 50), (0, 1), (-5, 1), (7, 7), (2_000_000_000, 100)])
 async def test_limits_are_brought_into_their_range(sql, fixer, wanted, gets):
     await sql.execute(
@@ -106,7 +106,7 @@ async def test_limits_are_brought_into_their_range(sql, fixer, wanted, gets):
     assert many == {50: 200, 100: 1000}.get(gets, gets)
 
 
-@pytest.mark.rule("SW29", "X20", "P84", "G40", "O17", "AW21")
+@pytest.mark.rule("SW29", "A56", "AW21", "P84", "G40", "O17", "X20")
 async def test_every_event_of_a_job_is_reached_and_the_job_must_exist(sql, worker, job, refused, login):
     born = await job(tenant="acme")
     run = await worker.claim_job(born)
@@ -137,7 +137,7 @@ async def test_the_events_of_a_thread_newest_first(sql, worker, clock, job, page
     assert found == [["cancelled", "succeeded"], ["started", "queued"], ["queued"]]
 
 
-@pytest.mark.rule("A67", "A66", "A65", "G38", "GW7", "AW15", "X21")
+@pytest.mark.rule("A19", "A20", "A65", "A66", "A67", "AW15", "G38", "GW7", "X21")
 @pytest.mark.parametrize("size", [1, 4, 100])
 async def test_threads_come_active_first_then_unread_then_the_rest(sql, worker, clock, job, pages, size):
     for n in range(9):
@@ -170,7 +170,7 @@ async def test_threads_come_active_first_then_unread_then_the_rest(sql, worker, 
     assert (row["path"], row["active"], row["unread"]) == ("default/t6", True, None)
 
 
-@pytest.mark.rule("A64", "A69", "AW19")
+@pytest.mark.rule("A21", "A24", "A64", "A69", "A85", "AW19", "G31")
 async def test_what_happened_after_the_version_that_was_read_is_unread(sql, worker, job, refused):
     born = await job(thread="t")
     seen = await sql.fetchval("select version from leasehold.threads")
@@ -207,7 +207,7 @@ async def test_without_a_reader_nothing_is_unread_rather_than_everything(sql, wo
         await sql.fetch("select * from leasehold.list_threads('unread')")
 
 
-@pytest.mark.rule("AW19")
+@pytest.mark.rule("S37", "AW19")
 async def test_a_reader_belongs_to_the_login_that_named_it(login, worker, job, sql, refused):
     one, other = await login("leasehold_reader", "acme"), await login("leasehold_reader", "acme")
     stranger = await login("leasehold_reader", "globex")
@@ -255,7 +255,7 @@ async def test_changes_of_threads_never_skip_a_late_commit(sql, connect, fixer, 
 
 
 @pytest.mark.race
-@pytest.mark.rule("X20", "GW5")
+@pytest.mark.rule("A81", "GW5", "X20")
 async def test_a_poller_ends_with_what_is_there(sql, connect, fixer):
     """Many writers, one poller: in the end it has the last version of every thread."""
     done, known, cursor = asyncio.Event(), {}, None

@@ -62,7 +62,7 @@ async def refusal(connection, statement, players):
     return error.value
 
 
-@pytest.mark.rule("A6", "X2")
+@pytest.mark.rule("A6", "A19", "X2")
 @pytest.mark.parametrize(
     ("who", "what", "code", "message", "hint"), ERRORS, ids=[f"{row[0]}-{row[2]}-{n}" for n, row in enumerate(ERRORS)]
 )

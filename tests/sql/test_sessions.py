@@ -41,7 +41,7 @@ async def reason_of(sql):
     return await sql.fetchval("select reason from leasehold.jobs")
 
 
-@pytest.mark.rule("P53", "P66")
+@pytest.mark.rule("A62", "P53", "P66", "P68")
 async def test_the_next_attempt_goes_on_with_the_session_of_the_last(sql, job, attempt):
     await job(max_attempts=9)
     assert await attempt(session="s-1") == (None, "queued")
@@ -58,7 +58,7 @@ async def test_an_interruption_goes_on_too(job, attempt):
     assert (await attempt("ok", outcome="succeeded"))[0] == "s-1"
 
 
-@pytest.mark.rule("P53")
+@pytest.mark.rule("P53", "PW37")
 async def test_jobs_with_one_session_key_share_a_conversation_and_others_do_not(job, attempt):
     for key in ("talk", "talk", "other", None):
         await job(session_key=key)
@@ -66,7 +66,7 @@ async def test_jobs_with_one_session_key_share_a_conversation_and_others_do_not(
     assert given == [None, "s-0", None, None]
 
 
-@pytest.mark.rule("P69")
+@pytest.mark.rule("A59", "P69", "GW17")
 async def test_a_session_is_of_one_tenant_and_agent(sql, job, attempt):
     await sql.execute("insert into leasehold.agents (name, command) values ('other', '{true}')")
     await job(session_key="talk")
@@ -113,6 +113,7 @@ async def test_other_reasons_and_interruptions_between_poison_nothing_by_themsel
     assert await attempt(tool=True) == ("s-1", "failed")
 
 
+@pytest.mark.rule("P68")
 async def test_an_agent_takes_its_session_back(job, attempt, sql, worker, clock):
     await job(max_attempts=9)
     await attempt(session="s-1")

@@ -31,7 +31,7 @@ def thread(sql):
     return one
 
 
-@pytest.mark.rule("S79", "X22")
+@pytest.mark.rule("S12", "S79", "SW39", "X22")
 async def test_a_thread_is_born_with_its_first_job_and_follows_it(sql, worker, job, thread):
     born = await job(thread="t", prompt="Look  at\nthe roof")
     row = await thread()
@@ -48,7 +48,7 @@ async def test_a_thread_is_born_with_its_first_job_and_follows_it(sql, worker, j
     assert (row["status"], row["active"], row["last_job"], row["summary"]) == ("succeeded", False, born, "It leaks")
 
 
-@pytest.mark.rule("S79", "S80", "X22", "SW8", "SW9", "SW10", "SW11")
+@pytest.mark.rule("S12", "S79", "S80", "SW8", "SW9", "SW10", "SW11", "A81", "X22")
 @pytest.mark.parametrize(
     "path", ["failed", "timed_out", "blocked", "cancelled", "stopped", "expired", "lost", "retried"]
 )

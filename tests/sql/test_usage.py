@@ -24,7 +24,7 @@ def used(**amounts):
 TOTAL = "select coalesce(sum(cost_usd), -1) from leasehold.usage"
 
 
-@pytest.mark.rule("P15", "P73", "P74", "PW36", "OW21")
+@pytest.mark.rule("P15", "P73", "P74", "PW36", "O1", "OW21")
 async def test_a_report_is_a_row_with_everything_in_it_and_a_part_of_a_cent_counts(sql, worker, job):
     born = await job(session_key="talk")
     run = await worker.claim_one()
@@ -36,7 +36,7 @@ async def test_a_report_is_a_row_with_everything_in_it_and_a_part_of_a_cent_coun
     assert row["cost_usd"] == Decimal("0.004")
 
 
-@pytest.mark.rule("PW36")
+@pytest.mark.rule("PW36", "O7")
 async def test_a_thousand_parts_of_a_cent_add_up_exactly(sql, worker, job):
     await job()
     run = await worker.claim_one()
@@ -129,6 +129,7 @@ async def test_what_is_sound_in_a_report_counts_beside_nonsense(sql, worker, job
     assert tuple(await sql.fetchrow("select input_tokens, cost_usd, unpriced from leasehold.runs")) == (3, None, 1)
 
 
+@pytest.mark.rule("PW36")
 async def test_what_has_no_price_is_not_free(sql, worker, job):
     await job()
     run = await worker.claim_one()
@@ -152,7 +153,7 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.rule("OW20", "X34")
+@pytest.mark.rule("P12", "OW20", "X34")
 async def test_however_a_run_ends_its_cost_stays(sql, worker, job):
     for outcome, reason in ENDS.items():
         run = await worker.claim_job(await job())

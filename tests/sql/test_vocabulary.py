@@ -8,6 +8,7 @@ CLOSED = [
     ("jobs", "status"), ("jobs", "conflict_policy"), ("runs", "status"), ("runs", "outcome"), ("workers", "state"),
     ("agents", "status"), ("agents", "adapter"), ("events", "level"), ("output", "stream"), ("holds", "scope"),
     ("wakeups", "source"), ("wakeups", "trigger"), ("wakeups", "actor_type"), ("wakeups", "disposition"),
+    ("threads", "status"),
 ]  # fmt: skip
 
 
@@ -27,10 +28,12 @@ async def allowed(sql):
     return words
 
 
-@pytest.mark.rule("S18", "S20", "S24", "A8", "P2", "P4", "P5", "P6", "P7", "P11", "GW21", "O2", "O5", "OW9", "X2")
+@pytest.mark.rule(
+    "S18", "S20", "S24", "S32", "A8", "P2", "P4", "P5", "P6", "P7", "P11", "GW21", "O2", "O5", "OW9", "X2"
+)
 @pytest.mark.parametrize(("table", "column"), CLOSED)
 async def test_an_unknown_word_is_stored_by_nobody(sql, worker, job, refused, allowed, table, column):
-    await job()
+    await job(thread="t")
     run = await worker.claim_one()
     await worker.ship((run, "stdout", 0, b"x"))
     await sql.execute("select leasehold.wake('fixer'), leasehold.hold('queue', 'other', 'maintenance')")

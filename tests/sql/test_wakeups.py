@@ -17,7 +17,7 @@ def told(sql):
     return one
 
 
-@pytest.mark.rule("P25", "P35", "P90")
+@pytest.mark.rule("P3", "P25", "P35", "P90", "O1")
 async def test_a_wake_makes_a_job_and_a_row_with_all_that_was_said(sql, fixer, look):
     wakeup, disposition, job, why = await wake(
         sql, " FIXER", key="issue-7", reason="a comment", context='{"a": 1}', prompt="look", source="automation", trigger="callback",
@@ -128,7 +128,7 @@ async def test_a_wake_that_its_agent_does_not_want_is_skipped_and_leaves_a_row(s
     assert await sql.fetchval("select count(*) from leasehold.jobs") == 1
 
 
-@pytest.mark.rule("P18", "P19")
+@pytest.mark.rule("S49", "P18", "P19")
 async def test_nobody_and_those_who_are_not_to_be_asked_are_refused_and_nothing_is_recorded(sql, fixer, job, refused):
     async with refused("LH024", 'there is no agent "fixr"'):
         await wake(sql, "fixr")
