@@ -66,7 +66,7 @@ async def test_jobs_with_one_session_key_share_a_conversation_and_others_do_not(
     assert given == [None, "s-0", None, None]
 
 
-@pytest.mark.rule("A59", "P69", "GW17")
+@pytest.mark.rule("A59", "GW17")
 async def test_a_session_is_of_one_tenant_and_agent(sql, job, attempt):
     await sql.execute("insert into leasehold.agents (name, command) values ('other', '{true}')")
     await job(session_key="talk")
