@@ -7,11 +7,12 @@ COUNT ?= 20
 AWAY  ?= 60
 MINUTES ?= 15
 GB    ?= 5
+SECONDS ?= 60
 JOBS  ?= 1000000
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check model fmt machine stress outage flood bench backlog capabilities clean
+.PHONY: help demo test check model fmt machine stress outage flood bench backlog hammer capabilities clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +40,9 @@ machine: $(READY) ## random lives of the database, for MINUTES; whatever is foun
 
 stress: $(READY) ## the races and faults, COUNT times under CPU load
 	@scripts/stress $(BIN)/python $(COUNT)
+
+hammer: $(READY) ## all rules of work at once, many daemons and clients, for SECONDS
+	@LEASEHOLD_HAMMER_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/sql/test_rules_hammer.py
 
 outage: $(READY) ## Postgres away for AWAY seconds under agents at work
 	@LEASEHOLD_TEST_AWAY=$(AWAY) $(BIN)/python -m pytest -s tests/daemon/test_outage.py
