@@ -1,6 +1,7 @@
 """How the claim bears a million queued jobs of a thousand tenants: time of one claim against a small queue, and who waits how long."""
 
 import asyncio
+import random
 import sys
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ from tempfile import TemporaryDirectory
 import asyncpg
 from leasehold.db.embedded import open_postgres
 from leasehold.db.migrate import migrate
+from sql.backlog import copy_of
 
-TENANTS, SLOTS, REPEATS = 1000, 8, 25
-SMALL = 2000
+TENANTS, SLOTS, REPEATS = 1000, 8, 30
+SMALL = 10_000
 FILL = """
 insert into leasehold.jobs (tenant, agent, prompt, priority)
 select 't' || g % $2, 'fixer', 'x', g % 3 from generate_series(1, $1::int) g
@@ -56,23 +58,31 @@ class Crowd:
                 run["run_token"],
             )
 
-    async def times(self, repeats=REPEATS):
-        """Milliseconds of each claim of 8; every run is ended between two, so that each claim finds the same."""
-        found = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            runs = await self.claim()
-            found.append((time.perf_counter() - start) * 1000)
-            assert len(runs) == SLOTS, len(runs)
-            await self.end(runs)
-        return found
+    async def once(self):
+        """Milliseconds of one claim of 8, whose runs are then ended: the next one finds the same."""
+        start = time.perf_counter()
+        runs = await self.claim()
+        took = (time.perf_counter() - start) * 1000
+        await self.end(runs)
+        return took, len(runs)
+
+
+async def compare(name, small, large, repeats=REPEATS):
+    """Both sides in turn, so that whatever else the machine does falls on both."""
+    for crowd in (small, large) * 5:
+        await crowd.once()
+    found = [(await small.once(), await large.once()) for _ in range(repeats)]
+    assert all(taken == SLOTS for pair in found for _, taken in pair)
+    one, other = ([pair[side][0] for pair in found] for side in (0, 1))
+    print(
+        f"  {name:38} {median(one):7.2f} ms  {median(other):7.2f} ms   ratio {median(other) / median(one):.2f}",
+        flush=True,
+    )
 
 
 async def newcomer_waits(crowd, slots=32, rounds=40, mean=1.0):
     """Full load: `slots` runs live at any time, each simulated to last `mean` on a clock of its own, exponentially; a tenant of few
     jobs comes now and then. Answers the newcomers' waits in mean run times."""
-    import random
-
     chance, now, live, waits, asked = random.Random(1), 0.0, [], [], {}
     for turn in range(rounds * slots):
         if turn % slots == slots // 2 and turn > 2 * slots:
@@ -92,51 +102,42 @@ async def newcomer_waits(crowd, slots=32, rounds=40, mean=1.0):
     return waits, len(asked)
 
 
-def row(name, found, base=None):
-    found = sorted(found)
-    ratio = f"{median(found) / base:6.2f}" if base else "      "
-    print(f"  {name:44} p50 {median(found):7.2f} ms   p90 {found[int(len(found) * 0.9)]:7.2f} ms   {ratio}", flush=True)
-    return median(found)
-
-
-async def measure(dsn, jobs):
+async def begin(dsn, jobs):
     sql = await asyncpg.connect(dsn)
     await migrate(sql)
     crowd = Crowd(sql)
     await crowd.begin()
-    await crowd.times(0)
-    print(f"one claim of {SLOTS}, {REPEATS} repeats, and its ratio to the small queue:", flush=True)
-    empty = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        assert not await crowd.claim()
-        empty.append((time.perf_counter() - start) * 1000)
-    row("nothing queued", empty)
-    await crowd.queue(SMALL, tenants=TENANTS)
-    small = row(f"{SMALL} queued, {TENANTS} tenants", await crowd.times(5) and await crowd.times())
     await crowd.queue(jobs)
-    await crowd.times(5)
-    row(f"{jobs} queued, {TENANTS} tenants", await crowd.times(), small)
-    row("the same again", await crowd.times(), small)
-    await sql.execute("update leasehold.jobs set tenant = tenant where false")
-    await sql.execute(
-        "insert into leasehold.tenants (name, max_running) select 't' || g, 0 from generate_series(0, 499) g"
-    )
-    start = time.perf_counter()
-    await crowd.end(await crowd.claim())
-    print(
-        f"  half of the tenants are limited to 0: the first claim takes {(time.perf_counter() - start) * 1000:.1f} ms"
-    )
-    row("500 of 1000 tenants at their limit", await crowd.times(), small)
-    await sql.execute("update leasehold.tenants set max_running = null")
-    await crowd.times(5)
-    row("and free again", await crowd.times(), small)
-    waits, left = await newcomer_waits(crowd)
-    print(
-        f"waits of {len(waits)} new jobs of small tenants, in mean run times, 32 places always taken ({left} have not started):"
-    )
-    print(f"  mean {sum(waits) / len(waits):.3f}   median {median(waits):.3f}   longest {max(waits):.3f}", flush=True)
-    await sql.close()
+    return crowd
+
+
+async def measure(dsn, jobs):
+    async with copy_of(dsn, "template1") as one, copy_of(dsn, "template1") as other:
+        small, large = await begin(one, SMALL), await begin(other, jobs)
+        await large.sql.execute("checkpoint")
+        print(
+            f"one claim of {SLOTS}: the median of {REPEATS}, with {SMALL} and with {jobs} queued jobs of {TENANTS} tenants",
+            flush=True,
+        )
+        for _ in range(3):
+            await compare("all tenants free", small, large)
+        for crowd in (small, large):
+            await crowd.sql.execute("""
+                insert into leasehold.tenants (name, max_running) select 't' || g, 0 from generate_series(0, 499) g""")
+            print(f"  500 limits are new: that claim takes {(await crowd.once())[0]:.1f} ms", flush=True)
+        await compare("500 tenants at their limit", small, large)
+        for crowd in (small, large):
+            await crowd.sql.execute("update leasehold.tenants set max_running = null")
+        await compare("and free again", small, large)
+        waits, left = await newcomer_waits(large)
+        print(
+            f"waits of {len(waits)} new jobs of small tenants, 32 places always taken, {left} have not started; in mean run times:"
+        )
+        print(
+            f"  mean {sum(waits) / len(waits):.3f}   median {median(waits):.3f}   longest {max(waits):.3f}", flush=True
+        )
+        for crowd in (small, large):
+            await crowd.sql.close()
 
 
 async def main(jobs):

@@ -28,7 +28,7 @@ async def test_no_slots_no_jobs(worker, job):
     assert await worker.claim(0) == await worker.claim(-1) == []
 
 
-@pytest.mark.rule("S73", "AW6", "GW29", "OW10")
+@pytest.mark.rule("S73", "AW6", "GW29", "OW10", "X11")
 async def test_inside_a_lane_priority_then_time_then_id(worker, job, clock):
     low, late, first, second, high = (
         await job(), await job(run_at=clock.now - timedelta(minutes=1)), await job(run_at=clock.now - timedelta(minutes=2)),

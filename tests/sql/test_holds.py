@@ -16,6 +16,7 @@ COVERING = [
 ]
 
 
+@pytest.mark.rule("PW15", "SW35")
 @pytest.mark.parametrize(("scope", "name"), COVERING)
 async def test_what_a_hold_covers_does_not_start_until_it_is_lifted(sql, worker, job, scope, name, sane):
     born = await job(tenant="acme", queue="slow")
@@ -113,6 +114,7 @@ async def test_a_stagger_does_not_slow_down_what_it_does_not_cover(sql, worker, 
 PAUSES = [("queue", "'slow'"), ("tenant", "'acme'"), ("host", "'host'"), ("all", "")]
 
 
+@pytest.mark.rule("PW15", "SW35")
 @pytest.mark.parametrize(("what", "name"), PAUSES)
 async def test_a_pause_is_a_hold_and_resume_lifts_only_that(sql, worker, job, what, name):
     await job(tenant="acme", queue="slow")

@@ -20,6 +20,7 @@ LIMITS = {
 COLUMNS = {"tenant": "acme", "queue": "slow", "repository": "site"}
 
 
+@pytest.mark.rule("P45", "PW46", "SW34", "X11")
 @pytest.mark.parametrize("what", LIMITS)
 async def test_every_limit_is_kept_and_room_is_used_at_once(sql, worker, hire, job, sane, what):
     await sql.execute(LIMITS[what].format(n=2))
@@ -73,6 +74,7 @@ async def test_a_host_at_its_limit_leaves_the_work_to_others(sql, worker, job, c
     assert len(await sql.fetch("select * from leasehold.claim($1, $2, 9)", *other)) == 1
 
 
+@pytest.mark.rule("SW34")
 async def test_a_tenant_gains_nothing_by_many_lanes(sql, worker):
     await sql.execute("""
         insert into leasehold.jobs (tenant, agent, prompt, queue)
@@ -87,6 +89,7 @@ async def test_a_tenant_gains_nothing_by_many_lanes(sql, worker):
     assert len(lanes) == 20 and max(lanes) == 2
 
 
+@pytest.mark.rule("SW34", "X11")
 async def test_without_ageing_priority_is_strict_and_with_it_waiting_counts(sql, worker, job, clock):
     await sql.execute("insert into leasehold.queues (name, ageing) values ('ageing', '1 minute')")
     first = {}
@@ -192,6 +195,7 @@ create trigger limits_guard after insert on leasehold.runs for each row execute 
 
 
 @pytest.mark.race
+@pytest.mark.rule("P45", "P46", "P86", "PW14", "SW1", "X10", "X11", "X16")
 async def test_hammer_of_limits(sql, connect, hire, sane):
     """Eight claimers under every kind of limit, with pauses, holds and limits that come and go: a trigger counts at every start."""
     await sql.execute(GUARD)
