@@ -7,6 +7,7 @@
 create or replace function leasehold.join_waiting(wanted leasehold.jobs, wakeup bigint) returns bigint
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_sort = off
 as $$
 declare
   target jobs;
@@ -104,6 +105,7 @@ end $$;
 create or replace function leasehold.absorb(target leasehold.jobs) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_sort = off
 as $$
 declare
   other jobs;
@@ -119,7 +121,7 @@ begin
        and d.conflict_policy = 'coalesce'
        and d.started_at is null                                -- what was retried by hand keeps its own id
        and d.id <> target.id
-     order by d.id
+     order by d.run_at, d.id
      limit 200                                                 -- the claim is waiting; the rest is one more run
        for update skip locked
   loop
@@ -137,10 +139,11 @@ begin
     perform note(other.id, other.tenant, null, 'cancelled', done_by, jsonb_build_object('reason', 'coalesced', 'job', target.id));
     update wakeups w
        set job_id = target.id,
-           disposition = 'coalesced',
+           disposition = case w.disposition when 'existing' then w.disposition else 'coalesced' end,
            why = done_by,
            decided_at = coalesce(w.decided_at, clock())
-     where w.job_id = other.id;
+     where w.job_id = other.id
+       and w.disposition <> 'rejected';
   end loop;
 end $$;
 
@@ -148,23 +151,17 @@ end $$;
 create or replace function leasehold.absorb_last(jobs bigint[]) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_sort = off
 as $$
 declare
   target jobs;
 begin
   for target in
     select j.*
-      from leasehold.jobs j
-     where j.id = any (absorb_last.jobs)
-       and j.concurrency_key is not null
+      from unnest(absorb_last.jobs) wanted (id)                         -- lateral with offset 0 is always an index probe
+     cross join lateral (select k.* from leasehold.jobs k where k.id = wanted.id offset 0) j
+     where j.concurrency_key is not null
        and j.conflict_policy <> 'allow'
-       and exists (select from leasehold.jobs d
-                    where d.tenant = j.tenant
-                      and d.concurrency_key = j.concurrency_key
-                      and d.agent = j.agent
-                      and d.status = 'deferred'
-                      and d.conflict_policy = 'coalesce')
-     order by j.id
   loop
     perform absorb(target);
   end loop;
@@ -175,19 +172,22 @@ end $$;
 create or replace function leasehold.gather(tenant text, key text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_sort = off
 as $$
 declare
   one record;
   target jobs;
 begin
   for one in
-    select distinct d.agent
+    select d.agent, lag(d.agent) over (order by d.agent, d.run_at, d.id) as before
       from jobs d
      where d.tenant = gather.tenant
        and d.concurrency_key = gather.key
        and d.status = 'deferred'
        and d.conflict_policy = 'coalesce'
+     order by d.agent, d.run_at, d.id
   loop
+    continue when one.agent = one.before;
     select j.* into target
       from jobs j
      where j.tenant = gather.tenant
@@ -204,7 +204,7 @@ begin
          and d.agent = one.agent
          and d.status = 'deferred'
          and d.conflict_policy = 'coalesce'
-       order by d.id
+       order by d.run_at, d.id
        limit 1
          for update skip locked;
     end if;

@@ -4,6 +4,8 @@
 -- Whoever makes a key live out of nothing holds its advisory lock until commit: an insert, a retry, the claim's promote().
 -- They try and never wait, because a producer may sit in its transaction for hours. The transaction that ends the live job
 -- hands the key on without the lock: until its commit the key is its own.
+--
+-- `enable_sort = off` where several indexes begin with the tenant: only the one that was made for the question gives its order.
 
 create or replace function leasehold.key_lock(tenant text, key text) returns bigint
 language sql immutable
@@ -29,6 +31,7 @@ end $$;
 create or replace function leasehold.holder_of(tenant text, key text) returns bigint
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_sort = off
 as $$
 begin
   return coalesce(
@@ -56,9 +59,12 @@ as $$
 declare
   holder bigint;
 begin
-  if (job.conflict_policy = 'coalesce' and current_setting('leasehold.behind', true) = 'yes')
-     or exists (select from jobs j where j.tenant = job.tenant and j.idempotency_key = job.idempotency_key) then
+  if job.conflict_policy = 'coalesce' and current_setting('leasehold.behind', true) = 'yes' then
     return;
+  elsif job.idempotency_key is not null then
+    if exists (select from jobs j where j.tenant = job.tenant and j.idempotency_key = job.idempotency_key) then
+      return;
+    end if;
   end if;
   holder := holder_of(job.tenant, job.concurrency_key);
   if job.conflict_policy = 'reject' then
@@ -124,6 +130,7 @@ end $$;
 create or replace function leasehold.next_of_key(tenant text, key text) returns leasehold.jobs
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_sort = off
 as $$
 declare
   found_ jobs;

@@ -5,7 +5,7 @@
 drop index leasehold.jobs_one_live_per_key;
 create unique index jobs_one_live_per_key on leasehold.jobs (tenant, concurrency_key)
   where concurrency_key is not null and conflict_policy <> 'allow' and status in ('queued', 'running', 'waiting');
-create index jobs_coalescing on leasehold.jobs (tenant, concurrency_key, agent, id)
+create index jobs_coalescing on leasehold.jobs (tenant, concurrency_key, agent, run_at, id)
   where status = 'deferred' and conflict_policy = 'coalesce';
 
 alter table leasehold.agents

@@ -6,7 +6,7 @@ import random
 
 import asyncpg
 import pytest
-from sql.wakes import enqueue, wake
+from sql.wakes import asks, enqueue, wake
 
 pytestmark = pytest.mark.race
 
@@ -114,6 +114,24 @@ async def test_follow_ups_kept_apart_by_an_open_transaction_are_one_run_in_the_e
     assert (run["job_id"], await worker.claim()) == (follow, [])
     assert await sql.fetch(LOST) == []
     await sane()
+
+
+async def test_who_was_refused_because_of_a_follow_up_stays_refused_when_that_is_merged(sql, fixer, connect, hire):
+    sitter, worker = await connect(), await hire()
+    _, _, first, _ = await wake(sql, key="k")
+    sitting = sitter.transaction()
+    await sitting.start()
+    await wake(sitter, key="k")
+    _, _, follow, _ = await wake(sql, key="k")
+    await sitting.commit()
+    await sql.execute("select leasehold.pause_agent('fixer')")
+    refused = [await wake(sql, key="k", conflict_policy=policy) for policy in ("reject", "return_existing")]
+    assert [answer[1] for answer in refused] == ["rejected", "existing"]
+    await sql.execute("update leasehold.wakeups set job_id = $1 where disposition in ('rejected', 'existing')", follow)
+    await sql.execute("select leasehold.resume_agent('fixer')")
+    await worker.claim()
+    assert [how for how, _ in await asks(sql)] == ["accepted", "coalesced", "coalesced", "rejected", "existing"]
+    assert [job for _, job in await asks(sql)] == [first, first, first, follow, first]
 
 
 async def test_an_asker_who_changes_his_mind_takes_nothing_with_him(sql, fixer, connect, hire, sane):
