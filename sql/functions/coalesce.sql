@@ -10,13 +10,12 @@ set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
 as $$
 declare
+  live bigint := live_of(wanted.tenant, wanted.concurrency_key);
   target jobs;
 begin
   select j.* into target
     from jobs j
-   where j.tenant = wanted.tenant
-     and j.concurrency_key = wanted.concurrency_key
-     and j.conflict_policy <> 'allow'
+   where j.id = live
      and j.status = 'queued'
      and j.agent = wanted.agent
      for update skip locked;
@@ -175,6 +174,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
 as $$
 declare
+  live bigint := live_of(gather.tenant, gather.key);
   one record;
   target jobs;
 begin
@@ -190,9 +190,7 @@ begin
     continue when one.agent = one.before;
     select j.* into target
       from jobs j
-     where j.tenant = gather.tenant
-       and j.concurrency_key = gather.key
-       and j.conflict_policy <> 'allow'
+     where j.id = live
        and j.status = 'queued'
        and j.agent = one.agent
        for update skip locked;

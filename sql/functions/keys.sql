@@ -35,12 +35,7 @@ set enable_sort = off
 as $$
 begin
   return coalesce(
-    (select j.id
-       from jobs j
-      where j.tenant = holder_of.tenant
-        and j.concurrency_key = holder_of.key
-        and j.conflict_policy <> 'allow'
-        and j.status in ('queued', 'running', 'waiting')),
+    live_of(holder_of.tenant, holder_of.key),
     (select j.id
        from jobs j
       where j.tenant = holder_of.tenant
@@ -48,6 +43,19 @@ begin
         and j.status = 'deferred'
       order by j.priority desc, j.run_at, j.id
       limit 1));
+end $$;
+
+create or replace function leasehold.live_of(tenant text, key text) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return (select j.id
+            from jobs j
+           where j.tenant = live_of.tenant
+             and j.concurrency_key = live_of.key
+             and j.conflict_policy <> 'allow'
+             and j.status in ('queued', 'running', 'waiting'));
 end $$;
 
 -- A new job found its key taken, and does not want to wait behind it: say so. What enqueue() and wake() have decided to put behind
