@@ -53,6 +53,7 @@ async def backlog(request, server, filled):
         yield dsn
 
 
+@pytest.mark.rule("O6")
 async def test_nothing_grows_with_the_past(backlog, request):
     connection, wrong = await asyncpg.connect(backlog), {}
     believes = request.node.callspec.params["backlog"]

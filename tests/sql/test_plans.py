@@ -134,7 +134,7 @@ STEPS = {
 }
 
 
-@pytest.mark.rule("AW37", "PW29", "PW48", "G9", "GW2", "GW28")
+@pytest.mark.rule("AW37", "PW29", "PW48", "G9", "GW2", "GW28", "O6")
 async def test_single_steps_read_no_backlog(backlog, hire, touches, job):
     worker, idler = await hire(), await hire(instance="beta")
     failed, run = await job(priority=1000), await worker.claim_one()
