@@ -16,6 +16,7 @@ NOT_YET = {
     "usage": "usage, budgets and sessions are being built",
     "threads": "threads, summaries, cursors and lists are being built",
     "retention": "retention is being built",
+    "kept": "jobs go with all that hangs on them; threads, marks of readers and shared sessions are kept for ever",
     "sessions": "an agent's own memory is kept and resumed with the interactive adapters",
     "turns": "turns into a live run come with the interactive adapters",
     "messages": "conversations (messages of a thread) come with the interactive adapters",

@@ -21,7 +21,7 @@ def fill(directory):
     return directory
 
 
-@pytest.mark.rule("G48", "GW26")
+@pytest.mark.rule("G48")
 async def test_a_job_past_its_time_goes_by_itself(host, sql, agent, insert, ends, eventually):
     await agent("true", "echo hello")
     async with host.daemon(**QUICK):

@@ -81,7 +81,7 @@ async def sweep(worker, sql=None):
             after = row["what"]
 
 
-@pytest.mark.rule("GW26", "X33")
+@pytest.mark.rule("X33")
 async def test_an_old_job_goes_with_all_that_hangs_on_it_and_a_younger_one_stays(
     sql, clock, hire, worker, past, rows, only, sane
 ):
