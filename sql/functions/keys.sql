@@ -92,7 +92,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
   if not pg_try_advisory_xact_lock(key_lock(promote.tenant, promote.key)) then
-    insert into arrivals (tenant, key) values (promote.tenant, promote.key);      -- a producer is at it: look again
+    perform look_again(promote.tenant, promote.key);                -- a producer is at it, and rings when it commits
   elsif exists (select from jobs j
                  where j.tenant = promote.tenant
                    and j.concurrency_key = promote.key
@@ -130,8 +130,21 @@ begin
                    and d.concurrency_key = promote_next.key
                    and d.status = 'deferred') then
     -- somebody holds the row (an open cancel), or our snapshot is too old to see it: the next claim looks again
-    insert into arrivals (tenant, key) values (promote_next.tenant, promote_next.key);
+    perform look_again(promote_next.tenant, promote_next.key);
   end if;
+end $$;
+
+-- A note to the next claim that rings for nobody: as long as the obstacle is there, each claim would ring for the next one.
+create or replace function leasehold.look_again(tenant text, key text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  rung text := coalesce(current_setting('leasehold.rung', true), '');
+begin
+  perform set_config('leasehold.rung', 'yes', true);
+  insert into arrivals (tenant, key) values (look_again.tenant, look_again.key);
+  perform set_config('leasehold.rung', rung, true);
 end $$;
 
 -- Locks and answers who comes next: the first whose agent is enabled, else the first (a paused agent's waits as queued, then).

@@ -229,3 +229,21 @@ async def test_every_path_that_makes_work_or_room_rings(sql, worker, hire, job, 
         case "enqueue":
             await sql.execute("select leasehold.enqueue('fixer', 'x')")
     assert await sleeper.notices() == 1
+
+
+async def test_a_claim_that_cannot_look_at_a_key_yet_rings_for_nobody_and_the_commit_that_frees_it_does(
+    sql, fixer, hire, sleeper, connect
+):
+    worker, producer = await hire(), await connect()
+    key = "insert into leasehold.jobs (agent, prompt, concurrency_key) values ('fixer', 'x', 'k')"
+    async with producer.transaction():
+        await producer.execute(key)  # it holds the key until it commits
+        await sql.execute(key)  # so this one is born deferred
+        await worker.claim(0)
+        await worker.claim(1)
+        await sleeper.look()
+        for _ in range(3):
+            assert await worker.claim(1) == []
+        assert await sleeper.notices() == 0, "each claim rings for the next one"
+    assert await sleeper.notices() == 1
+    assert len(await worker.claim(9)) == 1
