@@ -56,7 +56,8 @@ begin
       where mine.login = session_user
       order by mine.is_default desc, mine.tenant
       limit 1),
-    'default'), true);                                              -- a client that tampers with it meets the policy on jobs
+    'default'), true),                                              -- a client that tampers with it meets the policy on jobs
+          set_config('leasehold.refusing', (exists (select from budgets b where b.refuse))::text, true);
   return null;
 end $$;
 

@@ -189,7 +189,9 @@ create or replace trigger ring
 -- room D, usage: a budget that refuses, a budget and its hold, the session that a run goes on with
 create or replace trigger d_budget
   before insert on leasehold.jobs
-  for each row execute function leasehold.jobs_within_budget();
+  for each row
+  when (current_setting('leasehold.refusing', true) = 'true')           -- jobs_before_statement() has just said so
+  execute function leasehold.jobs_within_budget();
 
 create or replace trigger normalise
   before insert or update on leasehold.budgets

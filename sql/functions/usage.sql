@@ -173,7 +173,7 @@ begin
     added.input_tokens := greatest(added.input_tokens - known.input_tokens, 0);
     added.output_tokens := greatest(added.output_tokens - known.output_tokens, 0);
     added.cached_tokens := greatest(added.cached_tokens - known.cached_tokens, 0);
-    added.cost_usd := greatest(used.cost - known.cost_usd, 0);
+    added.cost_usd := case when used.cost is not null then greatest(used.cost - known.cost_usd, 0) end;      -- greatest() takes null for nothing
   end if;
   if added.input_tokens + added.output_tokens + added.cached_tokens + coalesce(added.cost_usd, 0) = 0 then
     return null;

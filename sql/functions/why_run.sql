@@ -111,9 +111,27 @@ begin
     return next case when known.uses_attempt then 'It used up one attempt.' else 'It used up no attempt.' end;
   end if;
   return query select * from why_used(run);
+  return query select * from why_cost(run);
   if run.late_outcome is not null then
     return next format('Its real outcome arrived at %s: %s.', spell_time((run.late_outcome ->> 'at')::timestamptz),
                        concat_ws(', ', run.late_outcome ->> 'outcome', run.late_outcome ->> 'reason', run.late_outcome ->> 'message'));
+  end if;
+end $$;
+
+-- What it has cost, which conversation it was in, and why nobody goes on with that.
+create or replace function leasehold.why_cost(run leasehold.runs) returns setof text
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  if run.input_tokens is not null then
+    return next format('It cost %s: %s tokens in, %s out, %s cached%s.',
+                       coalesce(trim_scale(run.cost_usd) || ' USD', 'nobody knows what'), run.input_tokens, run.output_tokens,
+                       run.cached_tokens,
+                       case when run.unpriced > 0 then format('; %s without a price', count_of(run.unpriced, 'report')) else '' end);
+  end if;
+  if run.poisoned is not null then
+    return next format('It went on with session "%s", with which nobody goes on any more: %s.', printable(run.session_before), run.poisoned);
   end if;
 end $$;
 

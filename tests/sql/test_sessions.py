@@ -1,5 +1,6 @@
 """Retries go on with the session of the last attempt, unless it is poisoned; then there is one fresh start, if no tool had run."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -41,7 +42,7 @@ async def reason_of(sql):
     return await sql.fetchval("select reason from leasehold.jobs")
 
 
-@pytest.mark.rule("A62", "P53", "P66", "P68")
+@pytest.mark.rule("P53", "P66", "P68", "A26", "A62", "S82")
 async def test_the_next_attempt_goes_on_with_the_session_of_the_last(sql, job, attempt):
     await job(max_attempts=9)
     assert await attempt(session="s-1") == (None, "queued")
@@ -66,15 +67,43 @@ async def test_jobs_with_one_session_key_share_a_conversation_and_others_do_not(
     assert given == [None, "s-0", None, None]
 
 
-@pytest.mark.rule("A59", "GW17")
-async def test_a_session_is_of_one_tenant_and_agent(sql, job, attempt):
+@pytest.mark.rule("P13", "P69", "A59", "A60", "GW17")
+async def test_a_session_is_of_one_tenant_agent_and_adapter(sql, job, attempt):
     await sql.execute("insert into leasehold.agents (name, command) values ('other', '{true}')")
     await job(session_key="talk")
     await attempt("ok", session="s", outcome="succeeded")
     await job(session_key="talk", agent="other")
     assert (await attempt("ok", outcome="succeeded"))[0] is None
     await job(session_key="talk", tenant="acme")
+    assert (await attempt("ok", session="t", outcome="succeeded"))[0] is None
+    assert await sql.fetchval("select backend_session_id from leasehold.sessions where tenant = 'default'") == "s"
+    await sql.execute("update leasehold.sessions set adapter = 'another'")
+    await job(session_key="talk")
     assert (await attempt("ok", outcome="succeeded"))[0] is None
+
+
+@pytest.mark.rule("A17", "A58", "S83", "P13")
+async def test_a_session_is_made_by_its_first_use_and_says_whose_it_is(sql, job, worker, clock):
+    await job(session_key="talk", tenant="acme")
+    run = await worker.claim_one()
+    assert await sql.fetchval("select count(*) from leasehold.sessions") == 0
+    await say(sql, run, {"id": "s-1"}, kind="session")
+    row = await sql.fetchrow("select * from leasehold.sessions")
+    assert (row["tenant"], row["agent"], row["adapter"], row["key"]) == ("acme", "fixer", "command", "talk")
+    assert (row["backend_session_id"], row["last_run"], row["updated_at"]) == ("s-1", run["run_id"], clock.now)
+
+
+@pytest.mark.rule("PW38")
+async def test_first_uses_at_once_do_not_collide(sql, job, worker, connect):
+    for _ in range(6):
+        await job(session_key="talk")
+    runs = await worker.claim(6)
+    lines = [await connect() for _ in runs]
+    await asyncio.gather(
+        *(say(line, run, {"id": f"s-{run['run_id']}"}, kind="session") for line, run in zip(lines, runs, strict=True))
+    )
+    row = await sql.fetchrow("select * from leasehold.sessions")
+    assert row["backend_session_id"] == f"s-{row['last_run']}"
 
 
 async def test_a_session_that_is_rejected_is_followed_by_one_fresh_start(sql, job, attempt):
@@ -113,7 +142,7 @@ async def test_other_reasons_and_interruptions_between_poison_nothing_by_themsel
     assert await attempt(tool=True) == ("s-1", "failed")
 
 
-@pytest.mark.rule("P68")
+@pytest.mark.rule("P66", "P68")
 async def test_an_agent_takes_its_session_back(job, attempt, sql, worker, clock):
     await job(max_attempts=9)
     await attempt(session="s-1")

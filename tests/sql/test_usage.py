@@ -5,6 +5,8 @@ import json
 from decimal import Decimal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 async def say(sql, run, *said, first=1, kind="usage", tokens=None):
@@ -153,7 +155,7 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.rule("P12", "OW20", "X34")
+@pytest.mark.rule("OW20", "X34", "P12", "P75")
 async def test_however_a_run_ends_its_cost_stays(sql, worker, job):
     for outcome, reason in ENDS.items():
         run = await worker.claim_job(await job())
@@ -161,7 +163,8 @@ async def test_however_a_run_ends_its_cost_stays(sql, worker, job):
         await worker.finish(run, outcome, reason)
         assert await sql.fetchval("select cost_usd from leasehold.runs where id = $1", run["run_id"]) == 3
         await sql.execute("select leasehold.cancel(id) from leasehold.jobs where finished_at is null")
-    assert await sql.fetchval("select sum(cost_usd) from leasehold.usage_totals where agent = 'fixer'") == 15
+    month = "agent = 'fixer' and month = '2030-01-01'"
+    assert await sql.fetchval(f"select sum(cost_usd) from leasehold.usage_totals where {month}") == 15
 
 
 async def test_only_who_speaks_for_the_run_is_heard(sql, worker, job):
@@ -213,3 +216,66 @@ async def test_reports_at_once_about_one_conversation_and_one_budget_add_up(sql,
     assert await sql.fetchval("select sum(input_tokens) from leasehold.usage") == 120
     spent = await sql.fetch("select spent_usd from leasehold.budgets")
     assert [row[0] for row in spent] == [Decimal("1.2")] * 2
+
+
+money = st.decimals(0, 1000, places=6) | st.none()
+reports = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([None, "run", "session"]), st.integers(0, 10**9), money), max_size=25
+)
+
+
+def counted(told):
+    """The same sums in Python: [tokens, cost or None, unpriced] of each of three runs that share one conversation or not."""
+    sums, highest = [[0, None, 0] for _ in range(3)], {}
+    for run, counter, said, price in told:
+        tokens, cost = said, price
+        if counter is not None:
+            of = highest.get((counter, run), (0, Decimal(0)))
+            tokens, cost = max(said - of[0], 0), None if price is None else max(price - of[1], Decimal(0))
+            highest[counter, run] = max(said, of[0]), max(of[1], price or 0)
+        if not tokens and not cost:
+            continue
+        sums[run][0] += tokens
+        if cost is None:
+            sums[run][2] += 1
+        else:
+            sums[run][1] = (sums[run][1] or 0) + cost
+    return sums
+
+
+@pytest.mark.rule("P73", "PW36", "OW21")
+async def test_whatever_is_reported_again_and_again_the_sums_are_exact(sql, worker, job):
+    """Any reports of three runs, each batch sent once more, by every total that there is."""
+    for scope, name in (("tenant", "default"), ("agent", "fixer")):
+        await sql.execute(
+            "insert into leasehold.budgets (scope, name, period, amount_usd) values ($1, $2, 'total', 1e9)", scope, name
+        )
+    loop = asyncio.get_running_loop()
+    examples = []
+
+    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(reports)
+    def collect(told):
+        examples.append(told)
+
+    await loop.run_in_executor(None, collect)
+    for told in examples:
+        transaction = sql.transaction()
+        await transaction.start()
+        for _ in range(3):
+            await job()
+        runs = await worker.claim(3)
+        lines = [
+            (runs[run], used(counter=counter, input_tokens=tokens, cost_usd=None if cost is None else str(cost)))
+            for run, counter, tokens, cost in told
+        ]
+        for _ in range(2):
+            for at, (run, said) in enumerate(lines, 1):
+                await say(sql, run, said, first=at)
+        found = await sql.fetch("select coalesce(input_tokens, 0), cost_usd, unpriced from leasehold.runs order by id")
+        expected = counted(told)
+        assert [list(row) for row in found] == expected, told
+        cost = sum((each[1] or 0 for each in expected), Decimal(0))
+        assert await sql.fetchval("select coalesce(sum(cost_usd), 0) from leasehold.usage_totals") == cost
+        assert [row[0] for row in await sql.fetch("select spent_usd from leasehold.budgets")] == [cost] * 2
+        await transaction.rollback()
