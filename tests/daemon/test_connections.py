@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import asyncpg
 import pytest
 from leasehold.db.calls import open_database
 from leasehold.db.client import open_client
@@ -24,6 +25,41 @@ async def test_a_pool_and_a_client_leave_no_connection_behind(sql, dsn, eventual
             assert await sql.fetchval(OPEN) == 1
             _ = 1 / 0
     await eventually(sql, OPEN, expected=0)
+
+
+STUMBLES = """
+    create sequence public.times;
+    create or replace function leasehold.listen_again() returns void language plpgsql as $$
+    begin
+      if nextval('public.times') = 1 then raise exception 'both wait' using errcode = '{code}'; end if;
+    end $$;
+    grant usage on sequence public.times to public"""
+
+
+@pytest.mark.rule("GW24")
+@pytest.mark.parametrize("code", ["40P01", "40001", "55P03", "57P01"])
+async def test_a_call_that_met_a_deadlock_or_the_like_is_made_again(sql, dsn, code):
+    await sql.execute(STUMBLES.format(code=code))
+    async with open_database(dsn, "leasehold again", 1) as db:
+        async with asyncio.timeout(20):
+            await db.patiently(db.listen_again)
+        assert db.connected
+    assert await sql.fetchval("select last_value from public.times") == 2
+
+
+@pytest.mark.rule("GW24")
+async def test_a_connection_that_broke_in_the_middle_of_a_call_is_told_as_that_and_not_used_again(sql, dsn):
+    await sql.execute(
+        STUMBLES.format(code="57P01").replace(
+            "raise exception", "perform pg_terminate_backend(pg_backend_pid()); raise notice"
+        )
+    )
+    async with open_database(dsn, "leasehold broken", 1) as db:
+        with pytest.raises(asyncpg.PostgresConnectionError, match="administrator command"):
+            await db.listen_again()
+        assert not db.connected
+        await db.listen_again()
+        assert db.connected
 
 
 @pytest.mark.rule("PW31")
