@@ -10,14 +10,8 @@ RANGES = {"S": 126, "SW": 41, "A": 94, "AW": 40, "P": 93, "PW": 51, "G": 50, "GW
 """How many numbers each family has. A second letter W: faults of earlier systems; a test shows that we don't have them."""
 
 NOT_YET = {
-    "keys": "concurrency keys and wakeups are being built",
-    "limits": "limits, fairness and holds are being built",
-    "schedules": "schedules are being built",
-    "usage": "usage, budgets and sessions are being built",
-    "threads": "threads, summaries, cursors and lists are being built",
-    "retention": "retention is being built",
     "kept": "jobs go with all that hangs on them; threads, marks of readers and shared sessions are kept for ever",
-    "sessions": "an agent's own memory is kept and resumed with the interactive adapters",
+    "sessions": "a session is kept and resumed; its list, reset, expiry and several turns come with the interactive adapters",
     "turns": "turns into a live run come with the interactive adapters",
     "messages": "conversations (messages of a thread) come with the interactive adapters",
     "interactions": "questions of an agent, and their answers, come with the interactive adapters",
@@ -27,7 +21,6 @@ NOT_YET = {
     "secrets": "secrets are not built; an agent's environment is all it gets",
     "adapters": "there is one adapter so far",
     "health": "one answer about the health of a daemon is not built",
-    "untested": "built, but no test would fail without it",
 }
 NOT_TAKEN = {
     "forge": "forks, branches and pull requests belong to whoever asks; a job's result carries them",

@@ -137,7 +137,7 @@ async def test_the_events_of_a_thread_newest_first(sql, worker, clock, job, page
     assert found == [["cancelled", "succeeded"], ["started", "queued"], ["queued"]]
 
 
-@pytest.mark.rule("A19", "A20", "A65", "A66", "A67", "AW15", "G38", "GW7", "X21")
+@pytest.mark.rule("A18", "A19", "A20", "A65", "A66", "A67", "AW15", "G38", "GW7", "X21")
 @pytest.mark.parametrize("size", [1, 4, 100])
 async def test_threads_come_active_first_then_unread_then_the_rest(sql, worker, clock, job, pages, size):
     for n in range(9):

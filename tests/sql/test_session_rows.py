@@ -16,7 +16,7 @@ async def given(worker, run):
     return (await worker.read([run]))[0]["session"]
 
 
-@pytest.mark.rule("S82", "S83", "A17", "A26", "A58", "A60", "P13", "P69")
+@pytest.mark.rule("S82", "S83", "A17", "A26", "A58", "A60", "P13", "P69", "P70")
 async def test_a_session_is_made_by_its_first_use_and_belongs_to_one_adapter(sql, worker, job, clock):
     await job(session_key="talk")
     run = await worker.claim_one()
@@ -55,7 +55,7 @@ async def test_two_first_uses_at_once_are_one_session_and_reading_it_writes_noth
     assert await sql.fetchval("select count(distinct session_after) from leasehold.runs") == 8
 
 
-@pytest.mark.rule("A81", "G19", "G32", "GW4")
+@pytest.mark.rule("A81", "AW11", "G19", "G32", "GW4")
 async def test_versions_of_threads_come_from_one_growing_sequence(sql, worker, job):
     seen, now = [], "select version from leasehold.threads where thread = $1"
     for name in ("a", "b", "a", "b"):

@@ -133,6 +133,7 @@ async def test_there_is_no_fresh_start_after_a_tool_has_run(sql, job, attempt):
     assert (await attempt("ok", outcome="succeeded"))[0] is None
 
 
+@pytest.mark.rule("SW13")
 async def test_other_reasons_and_interruptions_between_poison_nothing_by_themselves(job, attempt):
     await job(max_attempts=9)
     await attempt(session="s-1", tool=True)

@@ -31,7 +31,7 @@ def thread(sql):
     return one
 
 
-@pytest.mark.rule("S12", "S79", "SW39", "X22")
+@pytest.mark.rule("S12", "S79", "SW39", "A34", "A92", "X22")
 async def test_a_thread_is_born_with_its_first_job_and_follows_it(sql, worker, job, thread):
     born = await job(thread="t", prompt="Look  at\nthe roof")
     row = await thread()
@@ -48,7 +48,7 @@ async def test_a_thread_is_born_with_its_first_job_and_follows_it(sql, worker, j
     assert (row["status"], row["active"], row["last_job"], row["summary"]) == ("succeeded", False, born, "It leaks")
 
 
-@pytest.mark.rule("S12", "S79", "S80", "SW8", "SW9", "SW10", "SW11", "A81", "X22")
+@pytest.mark.rule("S12", "S79", "S80", "SW8", "SW9", "SW10", "SW11", "A81", "A92", "X22")
 @pytest.mark.parametrize(
     "path", ["failed", "timed_out", "blocked", "cancelled", "stopped", "expired", "lost", "retried"]
 )
@@ -104,6 +104,7 @@ async def test_a_job_that_goes_back_to_the_queue_takes_its_thread_along(worker, 
     assert (await thread())["status"] == "queued"
 
 
+@pytest.mark.rule("AW8")
 async def test_of_several_jobs_running_comes_before_waiting_before_queued_before_the_last_end(
     sql, worker, clock, job, thread
 ):
