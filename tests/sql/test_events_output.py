@@ -70,11 +70,11 @@ async def test_strange_levels_and_kinds_do_not_poison_a_batch(sql, worker, job):
     run = await worker.claim_one()
     await sql.fetch(
         "select leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
-        [run["run_id"]] * 3, [run["run_token"]] * 3, [None] * 3, ["x" * 300, None, "usage"], ["fatal", None, "error"], [None] * 3,
+        [run["run_id"]] * 3, [run["run_token"]] * 3, [None] * 3, ["x" * 300, None, "artifact"], ["fatal", None, "error"], [None] * 3,
         ["m"] * 3, [None, '{"tokens": 7}', "null"],
     )  # fmt: skip
     rows = await sql.fetch("select kind, level from leasehold.events where seq > 2 order by seq")
-    assert [tuple(row) for row in rows] == [("x" * 300, "info"), ("message", "info"), ("usage", "error")]
+    assert [tuple(row) for row in rows] == [("x" * 300, "info"), ("message", "info"), ("artifact", "error")]
 
 
 @pytest.mark.rule("GW25")

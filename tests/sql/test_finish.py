@@ -197,6 +197,7 @@ async def test_every_reason_of_the_contract_is_there(sql):
         "coalesced",
         "quota_cap",
         "session_poisoned",
+        "session_evicted",
         "ok",
     ]
     assert {row[0] for row in await sql.fetch("select distinct reason from leasehold.reasons")} == set(wanted)
