@@ -42,13 +42,13 @@ begin
   return least(job.run_at, clock());
 end $$;
 
--- Parking uses no attempt, so it needs an end of its own: so many runs in a row that met nothing but a limit.
-create or replace function leasehold.is_parked_too_often(job leasehold.jobs) returns boolean
+-- Parking uses no attempt, so it needs an end of its own: so many runs in a row, this one included, that met nothing but this.
+create or replace function leasehold.is_parked_too_often(job leasehold.jobs, met text[], most int) returns boolean
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  return job.interruptions >= 99
-     and (select count(*) filter (where last.reason in ('quota', 'rate_limit')) >= 100
-            from (select r.reason from runs r where r.job_id = job.id order by r.attempt desc limit 100) last);
+  return job.interruptions >= most - 1
+     and (select count(*) filter (where last.reason = any (met)) >= most
+            from (select r.reason from runs r where r.job_id = job.id order by r.attempt desc limit most) last);
 end $$;

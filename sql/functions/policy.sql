@@ -31,9 +31,12 @@ begin
     why := 'crash_cap';
   elsif policy.follows = 'again' then
     again_at := least(job.run_at, clock());                           -- not the job's fault: it keeps its place
-  elsif reason in ('quota', 'rate_limit') and is_parked_too_often(job) then
+  elsif reason in ('quota', 'rate_limit') and is_parked_too_often(job, '{quota,rate_limit}', 100) then
     ends_as := 'failed';
     why := 'quota_cap';
+  elsif reason = 'disk_full' and is_parked_too_often(job, '{disk_full}', 10) then
+    ends_as := 'failed';
+    why := 'disk_cap';                                                -- maybe it is the one that fills the disk
   elsif policy.follows = 'park' then
     again_at := coalesce(park_account(job, run, reason), clock() + parking(policy.park, run));
   elsif policy.follows = 'backoff' and attempts < job.max_attempts and session = 'stop' then

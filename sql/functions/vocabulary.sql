@@ -52,6 +52,7 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('agent_retired',     'failed',      false, 'stop',    null,         'Its agent was retired while it waited for its key: ask another one.'),
   ('coalesced',         'cancelled',   false, 'stop',    null,         'Another job of its key does what it was asked: the message names it.'),
   ('quota_cap',         'failed',      false, 'stop',    null,         'It met nothing but a used up quota or a rate limit 100 times in a row: look at the account, then retry.'),
+  ('disk_cap',          'failed',      false, 'stop',    null,         'It met a full disk 10 times in a row, so it may be what fills it: look before you retry it.'),
   ('session_poisoned',  'failed',      true,  'stop',    null,         'Its session is of no use any more, and a new one would do again what its tools have done: look at that, then retry. A retry begins a new session.');
 
 -- What an agent may name as the reason of its own end, in a `result` line; see the adapters.

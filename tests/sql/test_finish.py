@@ -109,6 +109,17 @@ async def test_every_pair_of_the_table_leads_where_its_policy_says_while_attempt
         await sql.execute("select leasehold.cancel($1)", born)
 
 
+async def test_a_job_that_fills_the_disk_again_and_again_ends_at_last(worker, job, look, clock):
+    await worker.renew(lease=timedelta(days=1))
+    born = await job()
+    for _ in range(10):
+        assert (await look(born))["status"] == "queued"
+        answer = await worker.finish(await worker.claim_job(born), "interrupted", "disk_full")
+        await clock.forward(minutes=2)
+    row = await look(born)
+    assert (row["status"], row["reason"], row["attempts"]) == ("failed", "disk_cap", 0) and answer["retry_at"] is None
+
+
 @pytest.mark.parametrize(("reason", "least"), [("quota", 15), ("rate_limit", 1), ("disk_full", 1)])
 async def test_a_parked_job_waits_its_time_and_has_used_no_attempt(sql, worker, job, look, clock, reason, least):
     born = await job(max_attempts=1)
@@ -196,6 +207,7 @@ async def test_every_reason_of_the_contract_is_there(sql):
         "agent_retired",
         "coalesced",
         "quota_cap",
+        "disk_cap",
         "session_poisoned",
         "session_evicted",
         "ok",
