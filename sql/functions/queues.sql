@@ -103,14 +103,14 @@ begin
     )
     select first_.id
       from due d
-     cross join lateral (select j.id, j.priority, j.run_at
+     cross join lateral (select j.id, j.rank
                            from jobs j
                           where j.lane = d.lane and j.status = 'queued' and j.due
-                          order by j.priority desc, j.run_at, j.id
+                          order by j.rank, j.id
                           limit n - cardinality(front)) first_
      where (queue_front.queue is null or d.queue = queue_front.queue)
        and (seen is null or d.tenant = any (seen))
-     order by first_.priority desc, first_.run_at, first_.id
+     order by first_.rank, first_.id
      limit n - cardinality(front));
   if cardinality(front) < n then
     front := front || array(
