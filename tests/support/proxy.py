@@ -171,6 +171,10 @@ class Proxy:
             writer.transport.abort()
             return
         line = Line(self, (reader, writer), server)
+        if self._server is None or self.deaf:  # it was under way when the others were cut
+            line.dead = self.deaf
+            line.cut()
+            return
         self.lines.add(line)
         try:
             await line.live()
