@@ -60,13 +60,15 @@ async def test_a_claim_and_a_renewal_that_arrive_after_their_worker_was_reaped_a
         await renewal.met()
         daemon.send_signal(signal.SIGSTOP)
         refusals = [stage.base.hold(call, on="answer") for call in ("claim", "renew")]
-        worker = await sql.fetchval("select id from leasehold.workers")
+        worker = await sql.fetchval("select max(id) from leasehold.workers")
         async with other.daemon(**PATIENT, queues="nothing"):
-            await eventually(sql, "select state from leasehold.workers where id = $1", worker, expected="lost")
+            await eventually(
+                sql, "select state from leasehold.workers where id = $1", worker, expected="lost", within=40
+            )
         claim.release()
         renewal.release()
         for refusal in refusals:
-            assert b"LH012" in await refusal.met()
+            assert b"LH012" in await refusal.met(within=40)
             refusal.release()
         assert await sql.fetchval("select count(*) from leasehold.runs") == 0
         assert await sql.fetchval("select state from leasehold.workers where id = $1", worker) == "lost"
