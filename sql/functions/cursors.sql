@@ -45,13 +45,32 @@ declare
   parts text[] := regexp_match(cursor, '^' || shape || '$');
 begin
   if cursor is not null and parts is null then
-    raise exception 'the cursor % is not one of this list and order', quote_literal(left(cursor, 100))
-      using errcode = 'LH090', hint = 'Pass what the last row of the page before had in `cursor`, or NULL to begin at the start.';
+    perform refuse_cursor(cursor);
   end if;
   return parts;
 end $$;
 
--- A moment as a whole number, and back, without losing a microsecond.
+create or replace function leasehold.refuse_cursor(cursor text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  raise exception 'the cursor % is not one of this list and order', quote_literal(left(cursor, 100))
+    using errcode = 'LH090', hint = 'Pass what the last row of the page before had in `cursor`, or NULL to begin at the start.';
+end $$;
+
+-- A name within a cursor is written in hexadecimal digits.
+create or replace function leasehold.name_in_cursor(cursor text, digits text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return convert_from(decode(digits, 'hex'), 'UTF8');
+exception when data_exception then
+  perform refuse_cursor(cursor);
+end $$;
+
+-- A moment as a whole number, and back, without losing a microsecond. Cursors take 18 digits, 17 below zero: more is no moment.
 create or replace function leasehold.to_micros(at timestamptz) returns bigint
 language sql immutable
 set search_path = pg_catalog

@@ -16,12 +16,15 @@ declare
   wanted text := coalesce(nullif(btrim(list_threads.state), ''), 'open');
   shown int[] := thread_buckets(wanted, who);
   room int := page_size(rows_max, 50, 100);
-  part text[] := cursor_parts(after, 'th([012])-(-?[0-9]{1,18})-(-?[0-9]{1,18})-((?:[0-9a-f]{2})+)');
-  name_ text := convert_from(decode(part[4], 'hex'), 'UTF8');         -- a variable, because convert_from() answers in the collation "C"
+  part text[] := cursor_parts(after, 'th([012])-([0-9]{1,18}|-[0-9]{1,17})-([0-9]{1,18}|-[0-9]{1,17})-((?:[0-9a-f]{2})+)');
+  name_ text := name_in_cursor(after, part[4]);         -- a variable, so that it has the collation of the column
   bucket int;
   begun boolean;
   many int;
 begin
+  if part[1]::int <> all (shown) then
+    perform refuse_cursor(after);
+  end if;
   foreach bucket in array shown loop
     continue when bucket < part[1]::int;
     begun := coalesce(bucket = part[1]::int, false);
@@ -128,11 +131,11 @@ begin
       behind := 'j.id > $7';
       order_ := 'j.id';
     when 'started' then
-      place := cursor_parts(after, 'started-([0-9]{1,18})-(-?[0-9]{1,18})');
+      place := cursor_parts(after, 'started-([0-9]{1,18})-([0-9]{1,18}|-[0-9]{1,17})');
       behind := '(j.started_at, j.id) > (from_micros($8), $7)';
       order_ := 'j.started_at, j.id';
     when 'priority' then
-      place := cursor_parts(after, 'priority-([0-9]{1,18})-(-?[0-9]{1,18})-([0-9]{1,4})');
+      place := cursor_parts(after, 'priority-([0-9]{1,18})-([0-9]{1,18}|-[0-9]{1,17})-([0-9]{1,4})');
       behind := 'j.priority <= $9 and (j.priority < $9 or (j.created_at, j.id) > (from_micros($8), $7))';
       order_ := 'j.priority desc, j.created_at, j.id';
     else
@@ -215,7 +218,7 @@ as $$
 #variable_conflict use_column
 declare
   owner text := tenant_asked(list_thread_events.tenant);
-  place text[] := cursor_parts(after, 'te(-?[0-9]{1,18})-([0-9]{1,18})-([0-9]{1,9})');
+  place text[] := cursor_parts(after, 'te([0-9]{1,18}|-[0-9]{1,17})-([0-9]{1,18})-([0-9]{1,9})');
 begin
   return query
   select e.job_id, e.seq, e.at, e.run_id, e.level, e.phase, e.kind, e.message, e.data,

@@ -15,7 +15,7 @@ begin
     return words::timestamptz;
   end if;
   return null;
-exception when datetime_field_overflow or invalid_datetime_format or invalid_parameter_value then
+exception when data_exception then                                    -- whatever it is: an end that is refused is none
   return null;
 end $$;
 
@@ -35,10 +35,18 @@ begin
   if resets_at is null or resets_at <= clock() then
     return null;
   end if;
-  perform hold('account', account_of(job.agent), reason,
-               until => least(greatest(resets_at, clock() + interval '1 second'), clock() + interval '31 days'),
-               message => format('run %s of job %s met the %s', run, job.id, case reason when 'quota' then 'quota' else 'rate limit' end),
-               stagger => '2 seconds');
+  insert into holds as h (scope, name, reason, message, until, stagger)      -- not by hold(): many runs say it at once, the latest moment counts
+  values ('account', account_of(job.agent), park_account.reason,
+          format('run %s of job %s met the %s', run, job.id, case park_account.reason when 'quota' then 'quota' else 'rate limit' end),
+          least(greatest(resets_at, clock() + interval '1 second'), clock() + interval '31 days'),
+          interval '2 seconds')
+      on conflict on constraint holds_pkey do update
+     set message = excluded.message,
+         until = excluded.until,
+         stagger = excluded.stagger,
+         released = 0,
+         created_at = excluded.created_at
+   where h.until < excluded.until;                                          -- null: somebody holds it for good
   return least(job.run_at, clock());
 end $$;
 

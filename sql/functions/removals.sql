@@ -84,7 +84,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   self workers := hold_worker(find_orphans.worker, find_orphans.token);
-  rest interval := (select r.keep from retention r where r.what = 'orphans');
+  rest interval := (select case when r.keep is not null then least(r.keep, interval '1000 years') end from retention r where r.what = 'orphans');
 begin
   if cardinality(runs) is distinct from cardinality(tokens) then
     perform refuse_arguments('find_orphans needs one token, or null, for each run');

@@ -30,6 +30,7 @@ begin
     return;
   end if;
   rule.batch := least(greatest(rule.batch, 1), 1000);
+  rule.keep := least(rule.keep, interval '1000 years');             -- longer ago there are no moments
   if rule.what in ('jobs', 'output', 'events') then
     select s.* into removed, more from sweep_past(rule) s;
   elsif rule.what = 'workers' then

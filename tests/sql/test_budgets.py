@@ -1,5 +1,6 @@
 """Budgets: what is used up starts nothing new until its period ends or it is raised; a run that passes its own is to be stopped."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -166,6 +167,8 @@ async def test_a_moment_is_read_as_programs_write_it(sql):
         "{}",
         "null",
         '"2030-01-01T12:00 Mars/Base"',
+        '"2030-01-01T12:00+99:99"',
+        '"2030-01-01T12:00+16"',
         "1e300",
     ):
         assert await sql.fetchval(MOMENT, said) is None, said
@@ -183,6 +186,33 @@ async def test_one_run_that_meets_its_quota_parks_the_whole_account(sql, worker,
     assert (row["attempts"], row["interruptions"], row["reason"]) == (0, 1, "quota")
     [(scope, name, reason, until)] = await holds(sql)
     assert (scope, name, reason, until) == ("account", "team", "quota", clock.now + timedelta(hours=1))
+
+
+async def test_of_many_that_meet_the_quota_at_once_the_latest_reset_counts(sql, worker, job, connect, clock):
+    for _ in range(10):
+        await job()
+    runs, lines = await worker.claim(10), [await connect() for _ in range(10)]
+    clock.connections = [sql, *lines]
+    await clock.set(clock.now)
+    hours = [3, 9, 1, 5, 10, 2, 8, 7, 4, 6]
+
+    async def meet(line, run, hour):
+        said = json.dumps({"resets_at": (clock.now + timedelta(hours=hour)).isoformat()})
+        await line.execute(
+            "select leasehold.finish_run($1, $2, $3, $4, 'interrupted', 'quota', result => $5)",
+            *worker.me, run["run_id"], run["run_token"], said,
+        )  # fmt: skip
+
+    await asyncio.gather(*(meet(*one) for one in zip(lines, runs, hours, strict=True)))
+    assert [row[3] for row in await holds(sql)] == [clock.now + timedelta(hours=10)]
+
+
+async def test_a_reset_does_not_open_an_account_that_somebody_holds_for_good(sql, worker, job):
+    await job()
+    run = await worker.claim_one()
+    await sql.execute("select leasehold.hold('account', 'fixer', 'quota')")
+    await park(worker, run, resets_at="2030-01-01T13:00:00Z")
+    assert await holds(sql) == [("account", "fixer", "quota", None)]
 
 
 async def test_a_reset_that_nobody_can_believe_is_kept_within_bounds(sql, worker, job, clock):

@@ -90,6 +90,22 @@ async def test_what_is_not_a_cursor_of_this_list_is_an_error(sql, fixer, refused
             await sql.fetch(f"select * from leasehold.{call}", cursor)
 
 
+@pytest.mark.rule("X21", "AW17")
+async def test_what_looks_like_a_cursor_and_names_no_place_is_an_error_too(sql, fixer, refused):
+    far = "-" + "9" * 18
+    for call, cursor in (
+        ("list_jobs(sort => 'started', after => $1)", f"started-1-{far}"),
+        ("list_jobs(sort => 'priority', after => $1)", f"priority-1-{far}-5"),
+        ("list_threads(after => $1)", f"th0-{far}-0-61"),
+        ("list_threads(after => $1)", "th0-0-0-ff"),
+        ("list_threads(after => $1)", "th0-0-0-00"),
+        ("list_threads('active', after => $1)", "th2-0-0-61"),
+        ("list_thread_events('t', after => $1)", f"te{far}-1-1"),
+    ):
+        async with refused("LH090"):
+            await sql.fetch(f"select * from leasehold.{call}", cursor)
+
+
 @pytest.mark.rule("S110", "SW30", "A68", "AW21", "P84", "PW42", "G40", "OW17")
 @pytest.mark.parametrize(("wanted", "gets"), [(None, 50), (0, 1), (-5, 1), (7, 7), (2_000_000_000, 100)])
 async def test_limits_are_brought_into_their_range(sql, fixer, wanted, gets):

@@ -296,3 +296,14 @@ async def test_asks_that_came_to_nothing_go_by_their_own_rule(sql, clock, hire, 
     assert await sweep(await hire(instance="beta")) == {"wakeups": 1}
     assert await sql.fetchval("select array_agg(id) from leasehold.wakeups") == [led["wakeup_id"]]
     assert await sql.fetchval("select last_wakeup from leasehold.schedules") is None
+
+
+async def test_a_rule_that_keeps_longer_than_there_is_time_keeps_and_stops_no_other(sql, hire, past, clock, rows, kept):
+    [job] = await past()
+    await clock.forward(days=400)
+    sweeper = await hire(instance="beta")
+    await sql.execute("update leasehold.retention set keep = '300000 years'")
+    await kept("output", 30)
+    assert await sweep(sweeper) == {"output": 2}
+    assert (await rows(job))[job][0] == 1
+    await sweeper.sql.fetch("select leasehold.find_orphans($1, $2, $3, $4)", *sweeper.me, [99], [None])
