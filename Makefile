@@ -21,7 +21,7 @@ demo: $(READY) ## a server, a daemon, three jobs by plain SQL, their log, their 
 	@$(BIN)/leasehold demo
 
 test: $(READY) ## every test; LEASEHOLD_TEST_DSN=postgresql://... instead of the embedded server
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1 $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --reruns 1 $(ARGS)
 
 check: $(READY) ## formatting, lint, types, which room may import which, and the small worlds of the protocol's model
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache >.venv/imports.log 2>&1 \
