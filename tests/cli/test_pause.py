@@ -1,28 +1,8 @@
 """pause, resume and retention at a terminal: the SQL functions and tables of these names."""
 
-import asyncio
 import json
-import os
-import sys
 
 import pytest
-
-
-@pytest.fixture
-def leasehold(dsn, tmp_path):
-    """Run `leasehold ...`; answers (exit code, stdout, stderr)."""
-
-    async def run(*words, **settings):
-        env = {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")}
-        env |= {"LEASEHOLD_DATABASE_URL": dsn, "LEASEHOLD_STATE_DIR": str(tmp_path)}
-        env |= {f"LEASEHOLD_{name.upper()}": value for name, value in settings.items()}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "leasehold", *words, env=env, stdout=-1, stderr=-1
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        return process.returncode, out.decode(), err.decode()
-
-    return run
 
 
 @pytest.mark.parametrize(("scope", "name"), [("queue", "nightly"), ("tenant", "acme"), ("host", "h1"), ("all", None)])

@@ -3,9 +3,6 @@
 import json
 
 import pytest
-from cli.test_cli import leasehold
-
-__all__ = ["leasehold"]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from sql.backlog import touched
+from sql.crowds import drained
 
 LIMITS = {
     "agent": "update leasehold.agents set max_running = {n} where name = 'fixer'",
@@ -245,15 +246,7 @@ async def test_hammer_of_limits(sql, connect, hire, sane):
             await asyncio.sleep(0.05)
 
     tasks = [asyncio.create_task(part) for part in (*(runner(n) for n in range(8)), meddler(), observer())]
-    eye, last, since = await connect(), None, asyncio.get_running_loop().time()
-    while n := await eye.fetchval("select count(*) from leasehold.jobs where finished_at is null"):
-        for task in tasks:
-            if task.done():
-                task.result()
-        if n != last:
-            last, since = n, asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - since < 10, f"{n} jobs are stranded"
-        await asyncio.sleep(0.05)
+    await drained(await connect(), tasks)
     done.set()
     await asyncio.gather(*tasks)
     seen = Counter(row[0] for row in await sql.fetch("select what from public.seen"))

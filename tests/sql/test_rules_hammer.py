@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+from sql.crowds import drained
 from sql.hammer import LOST, PROMOTED, TWICE, WORLD, Crowd
 from sql.people import Worker
 
@@ -29,7 +30,7 @@ async def test_no_limit_is_exceeded_no_wake_lost_nothing_promoted_twice_whatever
     crowd.over.set()
     await asyncio.gather(*clients)
     await sql.execute("update leasehold.schedules set enabled = false")
-    await drain(sql, daemons)
+    await drained(sql, daemons, patience=20)
     crowd.draining = False
     await asyncio.gather(*daemons)
     counted = await sql.fetchrow("""
@@ -49,21 +50,3 @@ async def watch(seconds, tasks):
     done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
     for task in done:
         task.result()
-
-
-async def drain(sql, daemons):
-    """Every job ends: nothing is stranded."""
-    last, since = None, asyncio.get_running_loop().time()
-    while left := await sql.fetchval("select count(*) from leasehold.jobs where finished_at is null"):
-        for task in daemons:
-            if task.done():
-                task.result()
-        now = asyncio.get_running_loop().time()
-        if left != last:
-            last, since = left, now
-        if now - since > 20:
-            stuck = await sql.fetch(
-                "select id, status, tenant, queue, agent, concurrency_key, conflict_policy, due, run_at from leasehold.jobs where finished_at is null limit 5"
-            )
-            raise AssertionError(f"{left} jobs are stranded: {[dict(row) for row in stuck]}")
-        await asyncio.sleep(0.05)

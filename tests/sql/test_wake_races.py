@@ -6,6 +6,7 @@ import random
 
 import asyncpg
 import pytest
+from sql.crowds import drained
 from sql.wakes import asks, enqueue, wake
 
 pytestmark = pytest.mark.race
@@ -227,15 +228,7 @@ async def test_no_ask_is_lost_whatever_else_happens(sql, connect, hire, sane):
 
     tasks = [asyncio.create_task(part) for part in (*(runner(n) for n in range(3)), meddler())]
     await asyncio.gather(*(asker() for _ in range(8)))
-    last, since = None, asyncio.get_running_loop().time()
-    while n := await sql.fetchval("select count(*) from leasehold.jobs where finished_at is null"):
-        for task in tasks:
-            if task.done():
-                task.result()
-        if n != last:
-            last, since = n, asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - since < 10, f"{n} jobs are stranded"
-        await asyncio.sleep(0.02)
+    await drained(sql, tasks)
     over.set()
     await asyncio.gather(*tasks)
     made = "disposition not in ('rejected', 'existing')"
