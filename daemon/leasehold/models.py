@@ -90,6 +90,7 @@ class Run:
     events_limit: int = 100_000
     context: Mapping[str, Any] = field(default_factory=dict)
     session: str | None = None
+    session_evicted: bool = False
 
     @property
     def id(self) -> int:

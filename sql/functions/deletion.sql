@@ -80,6 +80,11 @@ begin
     cross join lateral (select k.host_id, k.keeper_id from workers k where k.id = r.worker_id offset 0) w
     where r.outcome = 'lost'
       and r.late_outcome is null;
+  perform want_removal(s.host_id, s.keeper_id, 'session', s.path)
+     from unnest(runs_) one (id)
+    cross join lateral (select k.* from leasehold.sessions k where k.last_run = one.id) s
+    where s.kind = 'directory'
+      and s.key like 'job:%';
   for line in select h.* from hangs_on_jobs() h where to_regclass('leasehold.' || quote_ident(h.relation)) is not null loop
     execute format(
       case line.then_ when 'delete' then 'delete from leasehold.%1$I t where t.%2$I = any ($1) and %3$s'

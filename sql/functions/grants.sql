@@ -124,8 +124,13 @@ grant insert (scope, name, period, amount_usd, on_unpriced, refuse), update (amo
    on leasehold.budgets to leasehold_admin;
 grant execute on function
   leasehold.report_usage(bigint, uuid, bigint, uuid, bigint[], jsonb[]),
-  leasehold.report_session(bigint, uuid, bigint, uuid, text)
+  leasehold.report_session(bigint, uuid, bigint, uuid, text),
+  leasehold.report_storage(bigint, uuid, bigint, uuid, text, bigint, interval)
   to leasehold_worker;
+grant execute on function
+  leasehold.evict_session(text, text, text),
+  leasehold.forget_session(text, text, text)
+  to leasehold_producer, leasehold_admin;
 
 -- threads
 grant select on leasehold.threads, leasehold.read_cursors to leasehold_producer, leasehold_reader;

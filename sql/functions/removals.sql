@@ -29,9 +29,14 @@ set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
-  self workers := hold_worker(take_removals.worker, take_removals.token);
+  self workers;
+  free text;
   one removals;
 begin
+  if exists (select from removals m join sessions s using (host_id, keeper_id, path) where m.done_at is null and m.next_at <= clock()) then
+    perform pg_advisory_xact_lock(hashtextextended('leasehold.claim', 0));      -- before the worker, as in claim(): see storage_is_free()
+  end if;
+  self := hold_worker(take_removals.worker, take_removals.token);
   for one in
     select m.*
       from removals m
@@ -43,8 +48,13 @@ begin
      limit least(greatest(at_most, 1), 100)
        for update skip locked
   loop
-    if one.what = 'run' and run_is_open(split_part(one.path, '/', 2)::bigint, one.token) then
-      update removals m set done_at = clock(), error = 'left alone: the run is open' where m.id = one.id;
+    free := case one.what when 'session' then storage_is_free(one) end;
+    if one.what = 'run' and run_is_open(split_part(one.path, '/', 2)::bigint, one.token) or free = 'no' then
+      update removals m set done_at = clock(), error = format('left alone: %s', case free when 'no' then 'a session has it' else 'the run is open' end)
+       where m.id = one.id;
+      continue;
+    elsif free = 'later' then
+      update removals m set next_at = clock() + interval '1 minute', error = 'a run is in it' where m.id = one.id;
       continue;
     end if;
     update removals m

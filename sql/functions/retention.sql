@@ -20,7 +20,7 @@ begin
   end if;
   select r.* into rule
     from retention r
-   where r.keep is not null
+   where (r.keep is not null or r.what = 'sessions')              -- a session may have a time of its own
      and r.what <> 'orphans'                                       -- see find_orphans()
      and r.what > coalesce(sweep_retention.after, '')
    order by r.what
@@ -37,6 +37,8 @@ begin
     removed := sweep_workers(rule);
   elsif rule.what = 'removals' then
     removed := sweep_removals(rule);
+  elsif rule.what = 'sessions' then
+    removed := sweep_sessions(rule);
   elsif rule.what = 'wakeups' then
     removed := sweep_wakeups(rule);
   end if;

@@ -16,20 +16,21 @@ begin
   return coalesce((select a.adapter from agents a where a.name = adapter_of.agent), 'command');
 end $$;
 
--- A run is opened: it goes on with the session of its key, unless that is poisoned.
+-- A run is opened: it goes on with the session of its key, unless that is poisoned. If it is evicted, the run is not to start.
 create or replace function leasehold.runs_choose_session() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  select s.backend_session_id, s.conversation into new.session_before, new.conversation
+  select case when usable then s.backend_session_id end, case when usable then s.conversation end, s.kind = 'evicted'
+    into new.session_before, new.conversation, new.session_evicted
     from sessions s
+   cross join lateral (select s.kind <> 'evicted' and s.poisoned_reason is null and s.backend_session_id is not null) one (usable)
    where s.tenant = new.tenant
      and s.agent = new.agent
      and s.adapter = adapter_of(new.agent)
-     and s.key = session_key(new)
-     and s.poisoned_reason is null
-     and s.backend_session_id is not null;
+     and s.key = session_key(new);
+  new.session_evicted := coalesce(new.session_evicted, false);
   new.conversation := coalesce(new.conversation, new.id);
   return new;
 end $$;
@@ -48,7 +49,8 @@ begin
     when data ->> 'id' ~ '[[:cntrl:]]' then 'its id has a control character' end;
 end $$;
 
--- The run is in this session of its backend; null: in none that anybody could go on with.
+-- The run is in this session of its backend; null: in none that anybody could go on with. What another run has said since then is not
+-- taken back, and an evicted session stays as it is.
 create or replace function leasehold.set_session(run leasehold.runs, backend text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
@@ -64,7 +66,10 @@ begin
          poisoned_reason = case when s.backend_session_id = set_session.backend then s.poisoned_reason end,
          conversation = (run).conversation,
          last_run = (run).id,
-         updated_at = clock();
+         updated_at = clock()
+   where s.kind <> 'evicted'
+     and (set_session.backend is not null or s.last_run = (run).id
+          or s.backend_session_id in ((run).session_before, (run).session_after));
 end $$;
 
 create or replace function leasehold.report_session(worker bigint, token uuid, run bigint, run_token uuid, backend_session_id text)

@@ -15,7 +15,7 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('empty_output',      'failed',      true,  'backoff', null,         'It ended well and said nothing: check its prompt, login and model.'),
   ('disagreement',      'failed',      true,  'backoff', null,         'Its result, exit code and work contradict each other: read the output before you trust any of them.'),
   ('session_rejected',  'failed',      true,  'backoff', null,         'The backend does not know the session any more: the next attempt begins a new one.'),
-  ('session_evicted',   'failed',      false, 'stop',    null,         'What its session had kept was removed: retry it with another session_key, or without one.'),
+  ('session_evicted',   'failed',      false, 'stop',    null,         'What its session had kept was removed: SELECT leasehold.forget_session(agent, session_key), then retry; that begins a new one.'),
   ('context_overflow',  'failed',      true,  'stop',    null,         'The conversation is longer than the model reads: ask for less, or begin a new session.'),
   ('max_turns',         'failed',      true,  'stop',    null,         'It used all its turns: raise the agent''s limit, or ask for less.'),
   ('refusal',           'failed',      true,  'stop',    null,         'The model refused the task: change the prompt.'),

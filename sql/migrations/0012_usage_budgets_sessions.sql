@@ -15,6 +15,7 @@ alter table leasehold.runs
   add column session_before   text,                    -- the backend's session that it was to go on with
   add column session_after    text,                    -- the one it said it was in
   add column conversation     bigint,                  -- the run in which that conversation began: its counters go on
+  add column session_evicted  boolean not null default false,     -- what it needs is gone: it is not started
   add column poisoned         text;                    -- why nobody goes on with its session
 create index runs_over_budget on leasehold.runs (worker_id) where ended_at is null and budget_passed_at is not null;
 
@@ -81,8 +82,22 @@ create table leasehold.sessions (
   conversation       bigint not null,                  -- the run in which it began
   last_run           bigint not null,
   updated_at         timestamptz not null,
-  constraint sessions_key unique (tenant, agent, adapter, key)
+  -- what it has kept on a host, see functions/storage.sql
+  kind               text not null default 'none' constraint sessions_kind check (kind in ('none', 'directory', 'evicted')),
+  host_id            text,
+  keeper_id          text,                             -- whose state directory on that host
+  path               text,                             -- below the state directory; known for evicted ones, too
+  bytes              bigint constraint sessions_bytes check (bytes >= 0),
+  expires_at         timestamptz,
+  stored_at          timestamptz,
+  evicted_at         timestamptz,
+  constraint sessions_key unique (tenant, agent, adapter, key),
+  constraint sessions_storage check (kind <> 'directory' or (host_id is not null and keeper_id is not null and path is not null))
 );
+create unique index sessions_directory on leasehold.sessions (host_id, keeper_id, path) where kind = 'directory';
+create index sessions_path on leasehold.sessions (path) where path is not null;
+create index sessions_expiry on leasehold.sessions (expires_at) where expires_at is not null;
+create index sessions_rest on leasehold.sessions (updated_at) where kind <> 'directory' and key not like 'job:%';
 
 alter table leasehold.reasons
   add column agent_may_say boolean not null default false;

@@ -19,6 +19,7 @@ insert into leasehold.retention (what, keep) values
   ('jobs',     '90 days'),                                 -- with all that hangs on them
   ('wakeups',  '30 days'),                                 -- that led to no job; the others go with it
   ('workers',  '30 days'),                                 -- as long as a run may name them, whatever stands here
+  ('sessions', '1 year'),                                  -- that jobs share: unused for so long; others go with their job
   ('removals', '30 days'),                                 -- that are done
   ('orphans',  '7 days');                                  -- run directories that no run of the database needs any more
 

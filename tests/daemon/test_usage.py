@@ -96,3 +96,21 @@ async def test_the_next_attempt_is_told_the_session_of_the_last(host, sql, agent
     assert await sql.fetchval("select convert_from(bytes, 'UTF8') from leasehold.output order by run_id limit 1") == (
         "got none resume=\n"
     )
+
+
+@pytest.mark.rule("G49")
+async def test_a_run_whose_session_was_evicted_is_not_started_and_goes_on_when_that_is_forgotten(
+    host, sql, agent, insert, ends, written
+):
+    await agent("talker", say(type="session", id="s-1") + "echo hello")
+    async with host.daemon():
+        await ends(await insert("talker", session_key="talk"), "succeeded")
+        await sql.execute("select leasehold.evict_session('talker', 'talk')")
+        job = await insert("talker", session_key="talk")
+        await ends(job, "failed")
+        row = await sql.fetchrow("select * from leasehold.runs where job_id = $1", job)
+        assert (row["reason"], row["started_at"], row["exit_code"]) == ("session_evicted", None, None)
+        assert await written(job) == b""
+        await sql.execute("select leasehold.forget_session('talker', 'talk')")
+        await sql.execute("select leasehold.retry($1)", job)
+        await ends(job, "succeeded")

@@ -50,6 +50,7 @@ def verdict(why="exit", said=None, **facts):
         ("spawn", {}, "timed_out", "spawn"),
         ("output_limit", {"signal": 15}, "failed", "output_limit"),
         ("budget", {"signal": 15}, "blocked", "budget"),
+        ("session_evicted", {}, "failed", "session_evicted"),
         ("interrupt", {"signal": 15}, "interrupted", "daemon_restart"),
         ("deadline", {"signal": 9}, "interrupted", "lease_lost"),
         ("lost", {"signal": 9}, "interrupted", "lease_lost"),

@@ -17,6 +17,7 @@ ENDED: dict[str, Verdict] = {
     "spawn": Verdict("timed_out", "spawn", "not started: the keeper did not answer for the agent's spawn_timeout"),
     "output_limit": Verdict("failed", "output_limit", "stopped: it wrote more than the agent's output_limit"),
     "budget": Verdict("blocked", "budget", "stopped: it has cost more than its budget_usd"),
+    "session_evicted": Verdict("failed", "session_evicted", "not started: what its session had kept was removed"),
     "interrupt": Verdict("interrupted", "daemon_restart", "stopped because the daemon stopped"),
     "deadline": Verdict("interrupted", "lease_lost", "stopped because its lease could not be renewed in time"),
     "lost": Verdict("interrupted", "lease_lost", "stopped because its lease had passed to somebody else"),

@@ -76,6 +76,10 @@ class Supervisor:
 
     async def _see_through(self, run: Run, held: Held, kept: KeptRun | None) -> None:
         adapter = ADAPTERS[run.adapter]()
+        if run.session_evicted and kept is None:
+            ending = Exit(run.id, str(run.key.token), "never_started", "session_evicted")
+            await self._settler.settle(run.key, ending, judge(ending, adapter), {})
+            return
         if run.cancel_requested:
             held.stop("cancelled")
         with (
