@@ -100,10 +100,16 @@ begin
   if tg_op = 'INSERT' then
     new.since := period_start(new.period, clock());
     lock table usage in share mode;                    -- whoever records now has committed first, whoever records later finds this row
-    select coalesce(sum(u.cost_usd), 0), count(*) filter (where u.cost_usd is null) into new.spent_usd, new.unpriced
-      from usage u
-     where case new.scope when 'tenant' then u.tenant else u.agent end = new.name
-       and u.at >= new.since;
+    select coalesce(sum(one.cost_usd), 0), coalesce(sum(one.unpriced), 0) into new.spent_usd, new.unpriced
+      from (select u.cost_usd, (u.cost_usd is null)::int as unpriced
+              from usage u
+             where case new.scope when 'tenant' then u.tenant else u.agent end = new.name
+               and u.at >= new.since
+             union all
+            select d.cost_usd, d.unpriced
+              from usage_days d
+             where case new.scope when 'tenant' then d.tenant else d.agent end = new.name
+               and d.day >= (new.since at time zone 'UTC')::date) one;
   end if;
   return new;
 end $$;

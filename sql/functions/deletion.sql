@@ -85,6 +85,12 @@ begin
     cross join lateral (select k.* from leasehold.sessions k where k.last_run = one.id) s
     where s.kind = 'directory'
       and s.key like 'job:%';
+  insert into usage_days (day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, cost_usd, unpriced)
+  select (u.at at time zone 'UTC')::date, u.tenant, u.agent, u.account, u.provider, u.model, count(distinct u.run_id),
+         sum(u.input_tokens), sum(u.output_tokens), sum(u.cached_tokens), sum(u.cost_usd), count(*) filter (where u.cost_usd is null)
+    from usage u
+   where u.run_id = any (runs_)
+   group by 1, u.tenant, u.agent, u.account, u.provider, u.model;
   for line in select h.* from hangs_on_jobs() h where to_regclass('leasehold.' || quote_ident(h.relation)) is not null loop
     execute format(
       case line.then_ when 'delete' then 'delete from leasehold.%1$I t where t.%2$I = any ($1) and %3$s'

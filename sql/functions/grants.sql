@@ -116,7 +116,7 @@ grant execute on function
   to leasehold_worker;
 
 -- usage, budgets, sessions
-grant select on leasehold.usage, leasehold.usage_totals, leasehold.budgets, leasehold.budget_status, leasehold.sessions
+grant select on leasehold.usage, leasehold.usage_days, leasehold.usage_totals, leasehold.budgets, leasehold.budget_status, leasehold.sessions
    to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
 grant execute on function leasehold.period_start(text, timestamptz), leasehold.period_end(text, timestamptz)
    to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;

@@ -20,7 +20,7 @@ begin
   end if;
   select r.* into rule
     from retention r
-   where (r.keep is not null or r.what = 'sessions')              -- a session may have a time of its own
+   where (r.keep is not null or r.what in ('sessions', 'usage'))      -- a session has a time of its own, sums are folded
      and r.what <> 'orphans'                                       -- see find_orphans()
      and r.what > coalesce(sweep_retention.after, '')
    order by r.what
@@ -37,6 +37,10 @@ begin
     removed := sweep_workers(rule);
   elsif rule.what = 'removals' then
     removed := sweep_removals(rule);
+  elsif rule.what = 'usage' then
+    removed := sweep_usage(rule);
+  elsif rule.what = 'threads' then
+    removed := sweep_threads(rule);
   elsif rule.what = 'sessions' then
     removed := sweep_sessions(rule);
   elsif rule.what = 'wakeups' then
@@ -169,90 +173,4 @@ begin
     gone := gone + part;
   end loop;
   return gone;
-end $$;
-
--- Lives that are over and that no run names: a run is claimed before its worker ends, so whoever ended before the oldest run there is
--- was claimed has none. A day to spare, because clocks step.
-create or replace function leasehold.sweep_workers(rule leasehold.retention) returns bigint
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-as $$
-declare
-  oldest timestamptz := (select r.claimed_at from runs r order by r.id limit 1);
-  gone bigint;
-begin
-  delete from leasehold.workers w
-   where w.id = any (array(select k.id
-                             from leasehold.workers k
-                            where k.ended_at < least(clock() - (rule).keep, oldest - interval '1 day')
-                            order by k.ended_at
-                            limit (rule).batch
-                              for update skip locked));
-  get diagnostics gone = row_count;
-  return gone;
-end $$;
-
--- Removals that are done; and those of a host of which nobody has heard since: should it come back, its orphans are found again.
-create or replace function leasehold.sweep_removals(rule leasehold.retention) returns bigint
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-as $$
-declare
-  past timestamptz := clock() - (rule).keep;
-  gone bigint;
-  more bigint;
-begin
-  delete from leasehold.removals m
-   where m.id = any (array(select k.id
-                             from leasehold.removals k
-                            where k.done_at < past
-                            order by k.done_at
-                            limit (rule).batch
-                              for update skip locked));
-  get diagnostics gone = row_count;
-  delete from leasehold.removals m
-   where m.id = any (array(select k.id
-                             from leasehold.removals k
-                            where k.done_at is null
-                              and k.wanted_at < past
-                            order by k.wanted_at
-                            limit (rule).batch
-                              for update skip locked))
-     and not coalesce((select w.ended_at is null or w.ended_at > m.wanted_at
-                         from workers w
-                        where w.keeper_id = m.keeper_id
-                          and w.host_id = m.host_id
-                        order by w.keeper_id desc, w.id desc
-                        limit 1), false);
-  get diagnostics more = row_count;
-  return gone + more;
-end $$;
-
--- Asks that came to nothing: skipped or rejected. A schedule remembers its last one; it may forget it.
-create or replace function leasehold.sweep_wakeups(rule leasehold.retention) returns bigint
-language plpgsql
-set search_path = pg_catalog, leasehold, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-as $$
-declare
-  past bigint[] := array(select k.id
-                           from leasehold.wakeups k
-                          where k.job_id is null
-                            and k.at < clock() - (rule).keep
-                            and k.decided_at is not null
-                          order by k.at
-                          limit (rule).batch
-                            for update skip locked);
-begin
-  update leasehold.schedules s set last_wakeup = null where s.last_wakeup = any (past);
-  delete from leasehold.wakeups w where w.id = any (past);
-  return cardinality(past);
 end $$;

@@ -63,14 +63,17 @@ declare
   stands record;
   said record;
 begin
-  insert into threads (tenant, thread, last_activity_at, updated_at)
-  values (project_thread.tenant, project_thread.thread, now_, now_)
-      on conflict do nothing;
-  select t.* into strict known
-    from threads t
-   where t.tenant = project_thread.tenant
-     and t.thread = project_thread.thread
-     for update;
+  loop
+    insert into threads (tenant, thread, last_activity_at, updated_at)
+    values (project_thread.tenant, project_thread.thread, now_, now_)
+        on conflict do nothing;
+    select t.* into known
+      from threads t
+     where t.tenant = project_thread.tenant
+       and t.thread = project_thread.thread
+       for update;
+    exit when found;                                               -- a sweep has just taken it
+  end loop;
   with done as (
     delete from thread_moves m
      where m.xid = pg_current_xact_id()

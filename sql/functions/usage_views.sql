@@ -1,6 +1,7 @@
 -- Two views for people: what was used, by whom, day by day, and how the budgets stand. Both see what the caller may see.
 
--- Sums of sums are exact: add these up by whatever you like. Days and months are of UTC; cost_usd is null where nothing had a price.
+-- Sums of sums are exact: add these up by whatever you like. Days and months are of UTC; cost_usd is null where nothing had a price, and
+-- session where its jobs are gone.
 drop view if exists leasehold.usage_totals;
 create view leasehold.usage_totals with (security_invoker = true) as
 select (u.at at time zone 'UTC')::date as day,
@@ -13,7 +14,12 @@ select (u.at at time zone 'UTC')::date as day,
        sum(u.cost_usd) as cost_usd,
        count(*) filter (where u.cost_usd is null) as unpriced
   from leasehold.usage u
- group by 1, 2, u.tenant, u.agent, u.account, u.session, u.provider, u.model;
+ group by 1, 2, u.tenant, u.agent, u.account, u.session, u.provider, u.model
+union all
+select d.day, date_trunc('month', d.day::timestamp)::date, d.tenant, d.agent, d.account, null, d.provider, d.model,
+       sum(d.runs)::bigint, sum(d.input_tokens), sum(d.output_tokens), sum(d.cached_tokens), sum(d.cost_usd), sum(d.unpriced)::bigint
+  from leasehold.usage_days d
+ group by d.day, d.tenant, d.agent, d.account, d.provider, d.model;
 
 drop view if exists leasehold.budget_status;
 create view leasehold.budget_status with (security_invoker = true) as

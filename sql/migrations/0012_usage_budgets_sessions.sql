@@ -41,6 +41,28 @@ create index usage_of_tenant on leasehold.usage (tenant, at);
 create index usage_of_agent on leasehold.usage (agent, at);
 create index usage_at on leasehold.usage (at);
 
+-- What is left of usage whose job is gone: sums of a day. Whoever removes jobs adds rows, so that nobody waits for another; the sweep
+-- folds them into one for each day (sweep_usage).
+create table leasehold.usage_days (
+  id            bigint generated always as identity primary key,
+  folded        boolean not null default false,
+  day           date not null,                         -- of UTC
+  tenant        text not null,
+  agent         text not null,
+  account       text not null,
+  provider      text not null,
+  model         text not null,
+  runs          bigint not null,
+  input_tokens  numeric not null,
+  output_tokens numeric not null,
+  cached_tokens numeric not null,
+  cost_usd      numeric,                               -- null: nothing of it had a price
+  unpriced      bigint not null
+) with (fillfactor = 70);
+create unique index usage_days_one on leasehold.usage_days (tenant, agent, account, provider, model, day) where folded;
+create index usage_days_new on leasehold.usage_days (id) where not folded;
+create index usage_days_day on leasehold.usage_days (day);
+
 -- How far a counter that only grows has been counted: of one run, or of a conversation over all its runs.
 create table leasehold.usage_counters (
   scope         text not null constraint usage_counters_scope check (scope in ('run', 'session')),
@@ -103,11 +125,14 @@ alter table leasehold.reasons
   add column agent_may_say boolean not null default false;
 
 alter table leasehold.usage enable row level security;
+alter table leasehold.usage_days enable row level security;
 alter table leasehold.usage_counters enable row level security;
 alter table leasehold.budgets enable row level security;
 alter table leasehold.sessions enable row level security;
 
 create policy tenants on leasehold.usage to leasehold_producer, leasehold_reader
+  using (tenant = any ((select leasehold.my_tenants())::text[]));
+create policy tenants on leasehold.usage_days to leasehold_producer, leasehold_reader
   using (tenant = any ((select leasehold.my_tenants())::text[]));
 create policy tenants on leasehold.usage_counters to leasehold_producer, leasehold_reader
   using (tenant = any ((select leasehold.my_tenants())::text[]));
@@ -117,6 +142,7 @@ create policy tenants on leasehold.budgets to leasehold_producer, leasehold_read
   using (scope = 'tenant' and name = any ((select leasehold.my_tenants())::text[]));
 
 create policy everything on leasehold.usage to leasehold_admin, leasehold_worker using (true);
+create policy everything on leasehold.usage_days to leasehold_admin, leasehold_worker using (true);
 create policy everything on leasehold.usage_counters to leasehold_admin, leasehold_worker using (true);
 create policy everything on leasehold.sessions to leasehold_admin, leasehold_worker using (true);
 create policy everything on leasehold.budgets to leasehold_admin, leasehold_worker using (true);

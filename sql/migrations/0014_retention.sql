@@ -18,6 +18,8 @@ insert into leasehold.retention (what, keep) values
   ('events',   null),                                      -- sooner than their job; null: as long as it
   ('jobs',     '90 days'),                                 -- with all that hangs on them
   ('wakeups',  '30 days'),                                 -- that led to no job; the others go with it
+  ('usage',    null),                                      -- sums of the days of jobs that are gone
+  ('threads',  '1 year'),                                  -- without a job, and at rest for so long
   ('workers',  '30 days'),                                 -- as long as a run may name them, whatever stands here
   ('sessions', '1 year'),                                  -- that jobs share: unused for so long; others go with their job
   ('removals', '30 days'),                                 -- that are done
@@ -57,6 +59,7 @@ create index wakeups_of_no_job on leasehold.wakeups (at) where job_id is null;
 -- what a job that goes is looked up by, see hangs_on_jobs()
 create index schedules_last_job on leasehold.schedules (last_job) where last_job is not null;
 create index schedules_last_wakeup on leasehold.schedules (last_wakeup) where last_wakeup is not null;
+create index threads_rest on leasehold.threads (last_activity_at, version) where not active;
 create index threads_last_job on leasehold.threads (last_job) where last_job is not null;
 create index sessions_last_run on leasehold.sessions (last_run) where last_run is not null;
 create index sessions_conversation on leasehold.sessions (conversation);

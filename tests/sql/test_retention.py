@@ -307,3 +307,31 @@ async def test_a_rule_that_keeps_longer_than_there_is_time_keeps_and_stops_no_ot
     assert await sweep(sweeper) == {"output": 2}
     assert (await rows(job))[job][0] == 1
     await sweeper.sql.fetch("select leasehold.find_orphans($1, $2, $3, $4)", *sweeper.me, [99], [None])
+
+
+@pytest.mark.rule("GW26")
+async def test_a_thread_at_rest_without_jobs_goes_with_its_marks_and_the_others_stay(
+    sql, hire, worker, job, clock, kept
+):
+    for thread in ("gone", "kept", "young"):
+        born = await job(thread=thread)
+        await worker.finish(await worker.claim_job(born))
+        await sql.execute("select leasehold.mark_thread_read($1, 'ann', 1)", thread)
+    await kept("jobs")
+    await sql.execute("select leasehold.delete_job(1)")
+    await kept("threads", 365, batch=1)
+    await clock.forward(days=300)
+    await sql.execute("select leasehold.set_thread('young', title => 'new')")
+    await clock.forward(days=70)
+    sweeper = await hire(instance="beta")
+    for _ in range(3):
+        await sql.fetch("select * from leasehold.sweep_retention($1, $2, 'sessions')", *sweeper.me)
+    names = "select string_agg(thread, ' ' order by thread) from leasehold."
+    assert await sql.fetchval(f"{names}threads") == "kept young" == await sql.fetchval(f"{names}read_cursors")
+    await clock.forward(days=2)
+    sweeper = await hire(instance="gamma")
+    await sql.execute("select leasehold.delete_job(2)")
+    await sql.fetch("select * from leasehold.sweep_retention($1, $2, 'sessions')", *sweeper.me)
+    assert await sql.fetchval(f"{names}threads") == "young"
+    await job(thread="gone")
+    assert await sql.fetchval("select status from leasehold.threads where thread = 'gone'") == "queued"

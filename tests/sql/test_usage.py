@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -279,3 +280,38 @@ async def test_whatever_is_reported_again_and_again_the_sums_are_exact(sql, work
         assert await sql.fetchval("select coalesce(sum(cost_usd), 0) from leasehold.usage_totals") == cost
         assert [row[0] for row in await sql.fetch("select spent_usd from leasehold.budgets")] == [cost] * 2
         await transaction.rollback()
+
+
+SUMS = """select day, month, tenant, agent, account, provider, model, sum(runs), sum(input_tokens), sum(output_tokens),
+    sum(cached_tokens), sum(cost_usd), sum(unpriced) from leasehold.usage_totals group by 1, 2, 3, 4, 5, 6, 7 order by 1, 4, 7"""
+
+
+@pytest.mark.rule("X34", "X33")
+async def test_totals_stay_what_they_were_when_jobs_go_and_a_later_budget_counts_them(sql, worker, job, clock):
+    await worker.renew(lease=timedelta(days=400))
+    for model in ("a", "a", "b"):
+        born = await job()
+        run = await worker.claim_job(born)
+        await say(sql, run, used(cost_usd="0.1", input_tokens=3, model=model), used(output_tokens=4, model=model))
+        await clock.forward(hours=9)
+        await say(sql, run, used(cost_usd="0.02", cached_tokens=1, model=model), first=3)
+        await worker.finish(run)
+    before = await sql.fetch(SUMS)
+    assert len(before) == 3
+    await sql.execute("select leasehold.delete_job(1)")
+    assert await sql.fetch(SUMS) == before
+    for _ in range(2):
+        await sql.execute("select leasehold.delete_old_jobs(null, 1)")
+        await sql.fetch("select * from leasehold.sweep_retention($1, $2, 'threads')", *worker.me)
+        assert await sql.fetch(SUMS) == before
+    assert await sql.fetchval("select count(*) from leasehold.usage") == 0
+    assert await sql.fetchval("select count(*) from leasehold.usage_days where folded") == 3
+    assert await sql.fetchval("select count(*) from leasehold.usage_days") == 3
+    await sql.execute(
+        "insert into leasehold.budgets (scope, name, period, amount_usd) values ('agent', 'fixer', 'month', 1)"
+    )
+    assert tuple(await sql.fetchrow("select spent_usd, unpriced from leasehold.budgets")) == (Decimal("0.36"), 3)
+    await clock.forward(days=3)
+    await sql.execute("update leasehold.retention set keep = '1 day' where what = 'usage'")
+    await sql.fetch("select * from leasehold.sweep_retention($1, $2, 'threads')", *worker.me)
+    assert await sql.fetch(SUMS) == []
