@@ -162,9 +162,10 @@ begin
   update agents a
      set status = 'paused',
          status_reason = pause_agent.reason
-   where a.name = lower(btrim(pause_agent.name));
+   where a.name = lower(btrim(pause_agent.name))
+     and a.status in ('enabled', 'paused');
   if not found then
-    perform refuse_unknown_agent(pause_agent.name);
+    perform refuse_status(pause_agent.name);
   end if;
 end $$;
 
@@ -176,10 +177,26 @@ begin
   update agents a
      set status = 'enabled',
          status_reason = null
-   where a.name = lower(btrim(resume_agent.name));             -- the trigger on agents rings
+   where a.name = lower(btrim(resume_agent.name))              -- the trigger on agents rings
+     and a.status in ('enabled', 'paused');
   if not found then
-    perform refuse_unknown_agent(resume_agent.name);
+    perform refuse_status(resume_agent.name);
   end if;
+end $$;
+
+-- A pause and its end are no way around an approval, and nobody comes back from retirement by accident.
+create or replace function leasehold.refuse_status(name text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  known agents;
+begin
+  select a.* into known from agents a where a.name = lower(btrim(refuse_status.name));
+  if not found then
+    perform refuse_unknown_agent(refuse_status.name);
+  end if;
+  perform refuse_agent(known.name, known.status);
 end $$;
 
 create or replace function leasehold.refuse_unknown_agent(name text) returns void

@@ -33,7 +33,9 @@ begin
 
   if wanted.status in ('queued', 'deferred') then
     perform note(wanted.id, wanted.tenant, null, 'cancelled', cancel.reason, jsonb_build_object('by', session_user));
-    if wanted.status = 'queued' and wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow' then
+    if wanted.status = 'deferred' then
+      perform reject_wakeups(wanted.id, 'cancelled');
+    elsif wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow' then
       perform promote_next(wanted.tenant, wanted.concurrency_key);
     end if;
     return 'cancelled';

@@ -95,7 +95,8 @@ begin
   returning j.* into merged;
   perform note(target.id, target.tenant, null, 'coalesced', null, facts || jsonb_build_object('asks', merged.coalesced));
   if merged.due and not target.due and merged.status = 'queued' then
-    insert into arrivals (lane, queue, tenant, agent) values (merged.lane, merged.queue, merged.tenant, merged.agent);
+    insert into arrivals (lane, queue, tenant, agent, repository)
+    values (merged.lane, merged.queue, merged.tenant, merged.agent, merged.repository);
   end if;
   return merged;
 end $$;

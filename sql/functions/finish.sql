@@ -131,7 +131,8 @@ begin
                       else 'warning' end);
   end if;
   if next_.ends_as is null then
-    insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);      -- rings at commit
+    insert into arrivals (lane, queue, tenant, agent, repository)      -- rings at commit
+    values (job.lane, job.queue, job.tenant, job.agent, job.repository);
     return 'queued';
   end if;
   if job.concurrency_key is not null and job.conflict_policy <> 'allow' then

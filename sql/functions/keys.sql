@@ -193,7 +193,7 @@ begin
   perform set_config('leasehold.actor', '', true);
   perform note(job.id, job.tenant, null, 'promoted', format('the key "%s" is free', job.concurrency_key));
   perform decide_wakeups(job.id);
-  insert into arrivals (lane, queue, tenant, agent) values (job.lane, job.queue, job.tenant, job.agent);
+  insert into arrivals (lane, queue, tenant, agent, repository) values (job.lane, job.queue, job.tenant, job.agent, job.repository);
 end $$;
 
 -- Nobody may be asked any more to do what has waited: it fails, visibly, and the next one comes.
@@ -214,4 +214,5 @@ begin
    where j.id = job.id;
   perform set_config('leasehold.actor', '', true);
   perform note(job.id, job.tenant, null, 'failed', why, '{"reason": "agent_retired"}', 'error');
+  perform reject_wakeups(job.id, 'failed');
 end $$;

@@ -44,7 +44,7 @@ begin
 end $$;
 
 -- The real outcome of a run that had been given up as lost. The verdict stays; this is written once. The job is settled with it
--- if it is still queued right after that run: not started again, not cancelled, not retried by hand.
+-- if it is still queued right after that run: not started again, not cancelled, not retried by hand, not asked for more.
 create or replace function leasehold.settle_late(
   run leasehold.runs, outcome text, reason text, message text, exit_code int, signal int, result jsonb,
   resources jsonb default null, output jsonb default null)
@@ -85,7 +85,7 @@ begin
      and not exists (select from runs r where r.job_id = job.id and r.attempt > (run).attempt)
      and not exists (select from events e
                       where e.job_id = job.id
-                        and e.kind = 'retried'
+                        and e.kind in ('retried', 'coalesced')
                         and e.seq > coalesce((select max(x.seq) from events x      -- none: it has been swept, see retention
                                       where x.job_id = job.id and x.run_id = (run).id and x.kind in ('lost', 'failed', 'cancelled')), 0)) then
     job.losses := job.losses - 1;                                    -- it was no loss after all

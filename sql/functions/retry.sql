@@ -7,7 +7,7 @@ declare
   wanted record;
   next_status text := 'queued';
 begin
-  select j.id, j.tenant, j.queue, j.agent, j.lane, j.status, j.concurrency_key, j.conflict_policy, a.status as agent_status into wanted
+  select j.id, j.tenant, j.queue, j.agent, j.repository, j.lane, j.status, j.concurrency_key, j.conflict_policy, a.status as agent_status into wanted
     from jobs j
     left join agents a
       on a.name = j.agent
@@ -54,7 +54,8 @@ begin
   if next_status = 'queued' then
     perform decide_wakeups(wanted.id);
   end if;
-  insert into arrivals (lane, queue, tenant, agent, key)
-  values (wanted.lane, wanted.queue, wanted.tenant, wanted.agent, case next_status when 'deferred' then wanted.concurrency_key end);
+  insert into arrivals (lane, queue, tenant, agent, repository, key)
+  values (wanted.lane, wanted.queue, wanted.tenant, wanted.agent, wanted.repository,
+          case next_status when 'deferred' then wanted.concurrency_key end);
   return next_status;
 end $$;

@@ -77,13 +77,15 @@ declare
 begin
   perform hold_worker(expire_queued.worker, expire_queued.token);
   for late in
-    select j.id, j.tenant, j.status, j.concurrency_key, j.conflict_policy
-      from jobs j
-     where j.waits_until <= clock()
-       and j.status in ('queued', 'deferred')
-     order by j.waits_until
-     limit 100
-       for update skip locked
+    select l.*
+      from (select j.id, j.tenant, j.status, j.concurrency_key, j.conflict_policy
+              from jobs j
+             where j.waits_until <= clock()
+               and j.status in ('queued', 'deferred')
+             order by j.waits_until
+             limit 100
+               for update skip locked) l
+     order by l.status <> 'deferred', l.id                             -- what waits ends before what it waits for, and is not promoted
   loop
     perform set_config('leasehold.actor', 'expire', true);
     update jobs j
@@ -96,7 +98,9 @@ begin
     perform set_config('leasehold.actor', '', true);
     perform note(late.id, late.tenant, null, 'timed_out', 'it waited longer than the queue_timeout of its agent',
                  jsonb_build_object('reason', 'queue'), 'error');
-    if late.status = 'queued' and late.concurrency_key is not null and late.conflict_policy <> 'allow' then
+    if late.status = 'deferred' then
+      perform reject_wakeups(late.id, 'timed_out');
+    elsif late.concurrency_key is not null and late.conflict_policy <> 'allow' then
       perform promote_next(late.tenant, late.concurrency_key);
     end if;
     return next late.id;

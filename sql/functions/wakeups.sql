@@ -229,3 +229,19 @@ begin
    where w.job_id = decide_wakeups.job
      and w.disposition = 'deferred';
 end $$;
+
+-- A job that waited behind its key has ended there: nobody waits for it any more.
+create or replace function leasehold.reject_wakeups(job bigint, status text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  update wakeups w
+     set disposition = 'rejected',
+         why = format('its job %s before its key was free', case reject_wakeups.status when 'cancelled' then 'was cancelled'
+                                                                                        when 'timed_out' then 'timed out'
+                                                                                        else reject_wakeups.status end),
+         decided_at = clock()
+   where w.job_id = reject_wakeups.job
+     and w.disposition = 'deferred';
+end $$;

@@ -56,7 +56,7 @@ begin
      and t.paused;
 end $$;
 
--- Every hold that covers it, with the statement that lifts it. A hold on a host concerns that host only.
+-- Every hold that covers it, with the statement that lifts it; of hosts, those with a live worker.
 create or replace function leasehold.why_held(job leasehold.jobs) returns setof text
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
@@ -64,13 +64,20 @@ as $$
 begin
   return query
   select format('%s %s%s: SELECT leasehold.lift(%L, %L, %L);',
-                case h.scope when 'all' then 'Everything is held' else format('Its %s "%s" is held', h.scope, h.name) end,
+                case h.scope when 'all' then 'Everything is held'
+                             else format('%s %s "%s" is held', case h.scope when 'host' then 'The' else 'Its' end, h.scope, h.name) end,
                 case when h.until is null then 'until that is lifted'
                      when h.until > clock() then 'until ' || spell_time(h.until)
                      else format('no more, but one job starts every %s', spell(h.stagger)) end,
                 format(' (%s)', concat_ws(': ', h.reason, '"' || printable(h.message, 200) || '"')),
                 h.scope, h.name, h.reason)
-    from holds_on(job.tenant, job.queue, job.agent, job.repository) h
+    from (select c.* from holds_on(job.tenant, job.queue, job.agent, job.repository) c
+          union all
+          select k.*
+            from holds k
+           where k.scope = 'host'
+             and holds_now(k.until, k.stagger, k.released)
+             and exists (select from workers w where w.state = 'alive' and w.host_id = k.name)) h
    order by h.scope, h.name, h.reason;
 end $$;
 

@@ -145,3 +145,12 @@ async def test_deleting_an_agent_waits_for_nobody_for_long_and_never_strands_a_j
         assert not waiting.done()
     with pytest.raises(Exception, match='there is no agent "fixer"'):
         await waiting
+
+
+@pytest.mark.parametrize("status", ["retired", "pending_approval"])
+@pytest.mark.parametrize("function", ["pause_agent", "resume_agent"])
+async def test_only_its_status_brings_an_agent_back_that_is_not_to_be_asked(sql, fixer, refused, status, function):
+    await sql.execute("update leasehold.agents set status = $1", status)
+    async with refused("LH062"):
+        await sql.execute(f"select leasehold.{function}('fixer')")
+    assert await sql.fetchval("select status from leasehold.agents") == status

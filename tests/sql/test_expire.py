@@ -199,3 +199,14 @@ async def test_claiming_and_expiring_at_once_give_every_job_one_fate(sql, hurrie
             or j.finished_at is null""")
     assert fates == []
     await sane()
+
+
+@pytest.mark.rule("P38")
+async def test_what_waits_too_long_with_its_holder_does_not_strand_the_next_one(sql, patient, job, clock, look, sane):
+    first, second = await job(concurrency_key="k"), await job(concurrency_key="k")
+    await clock.forward(minutes=5)
+    third = await job(concurrency_key="k")
+    await clock.forward(minutes=6)
+    assert sorted(await patient.expire()) == [first, second]
+    assert (await look(third))["status"] == "queued"
+    await sane()

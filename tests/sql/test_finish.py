@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sql.wakes import enqueue
 
 
 @pytest.mark.rule("S2", "S86", "S120", "A37", "A38", "A89", "P63", "P87", "O7", "O13", "X18")
@@ -373,6 +374,18 @@ class TestLateOutcome:
         successor = await hire()
         await successor.adopt()
         assert (await successor.finish(lost))["disposition"] == "late"
+
+    @pytest.mark.rule("PW24", "X28")
+    async def test_what_it_was_asked_since_is_not_done_yet(self, sql, worker, hire, fixer, clock, look, sane):
+        await enqueue(sql, conflict_policy="coalesce", concurrency_key="k", prompt="one")
+        run = await worker.claim_one()
+        await clock.forward(seconds=121)
+        await (await hire(instance="beta")).reap()
+        job, disposition = await enqueue(sql, conflict_policy="coalesce", concurrency_key="k", prompt="two")
+        assert (job, disposition) == (run["job_id"], "coalesced")
+        assert tuple(await worker.finish(run))[:2] == ("late", "queued")
+        assert (await look(job))["status"] == "queued"
+        await sane()
 
     async def test_a_late_interruption_is_noted_and_changes_nothing(self, worker, lost):
         assert tuple(await worker.finish(lost, "interrupted", "lease_lost"))[:2] == ("late", "queued")

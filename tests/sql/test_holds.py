@@ -186,3 +186,17 @@ async def test_why_names_every_hold_with_the_statement_that_lifts_it(sql, worker
         if "lift(" in line:
             await sql.execute(line[line.index("SELECT") :])
     assert len(await worker.claim()) == 1
+
+
+async def test_why_names_the_pause_of_a_host_that_has_workers(sql, worker, job):
+    born = await job()
+    await sql.execute("select leasehold.pause_host('other')")
+    said = [row["why"] for row in await sql.fetch("select why from leasehold.why($1) why", born)]
+    assert not any("other" in line for line in said)
+    await sql.execute("select leasehold.pause_host('host', 'new disk')")
+    [line] = [
+        row["why"] for row in await sql.fetch("select why from leasehold.why($1) why", born) if "new disk" in row["why"]
+    ]
+    assert line.startswith('The host "host" is held until that is lifted')
+    await sql.execute(line.partition("): ")[2])
+    assert len(await worker.claim()) == 1

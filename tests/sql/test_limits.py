@@ -252,3 +252,16 @@ async def test_hammer_of_limits(sql, connect, hire, sane):
     seen = Counter(row[0] for row in await sql.fetch("select what from public.seen"))
     assert set(seen) == {"fine"} and seen["fine"] >= 300, seen
     await sane()
+
+
+async def test_a_lane_made_anew_knows_its_repository(sql, worker, job, look):
+    """Whatever brings a job into its lane says where the lane belongs."""
+    born, later = await job(repository="r", concurrency_key="k"), await job(repository="r", concurrency_key="k")
+    await worker.fail(await worker.claim_one())
+    assert (await look(later))["status"] == "queued"
+    await sql.execute("delete from leasehold.lanes")
+    await sql.execute("select leasehold.cancel($1)", later)
+    await sql.execute("select leasehold.retry($1)", born)
+    await sql.execute("insert into leasehold.repositories values ('default', 'r', 0)")
+    assert await worker.claim() == []
+    assert await sql.fetchval("select repository from leasehold.lanes") == "r"

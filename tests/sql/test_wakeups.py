@@ -1,6 +1,7 @@
 """wake(): every ask leaves a row that says what became of it, and leads to one job, exactly."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from sql.wakes import asks, wake
@@ -330,4 +331,30 @@ async def test_cancelling_a_deferred_wake_leaves_the_holder_alone(sql, fixer, lo
     assert await sql.fetchval("select leasehold.cancel($1)", second) == "cancelled"
     assert (await look(first))["status"] == "queued"
     assert await sql.fetchval("select leasehold.retry($1)", second) == "deferred"
+    await sane()
+
+
+@pytest.mark.rule("P39", "P90", "PW29")
+@pytest.mark.parametrize("end", ["cancelled", "expired", "retired"])
+async def test_an_ask_whose_job_ends_before_its_turn_waits_no_more(sql, hire, fixer, clock, sane, end):
+    await sql.execute("update leasehold.agents set queue_timeout = '10 minutes'")
+    patient = await hire(lease=timedelta(days=1))
+    await wake(sql, key="k")
+    run = await patient.claim_one()
+    wakeup, disposition, job, _ = await wake(sql, key="k")
+    assert disposition == "deferred"
+    if end == "cancelled":
+        await sql.execute("select leasehold.cancel($1)", job)
+    elif end == "expired":
+        await clock.forward(minutes=11)
+        assert await patient.expire() == [job]
+    else:
+        await sql.execute("update leasehold.agents set status = 'retired'")
+        await patient.finish(run)
+    row = await sql.fetchrow("select disposition, why, job_id, decided_at from leasehold.wakeups where id = $1", wakeup)
+    assert (row["disposition"], row["job_id"], row["decided_at"]) == ("rejected", job, clock.now)
+    assert (
+        row["why"]
+        == f"its job {dict(cancelled='was cancelled', expired='timed out', retired='failed')[end]} before its key was free"
+    )
     await sane()
