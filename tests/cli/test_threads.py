@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sql.people import as_user
 
 
 @pytest.fixture
@@ -53,3 +54,39 @@ async def test_one_thread_is_shown_with_its_summary_and_jobs(leasehold, two):
 async def test_what_is_wrong_is_said(leasehold, words, code, says):
     ended, out, err = await leasehold("threads", *words)
     assert (ended, out) == (code, "") and says in err and "Traceback" not in err
+
+
+async def test_other_peoples_words_drive_no_terminal_and_a_pipe_gets_them_whole(leasehold, sql, agent):
+    await agent("fixer", "true")
+    thread, evil = "t" * 150, "see\x1b[2J\x1b]0;owned\x07 \u202e\nme"
+    job = await sql.fetchval(
+        "insert into leasehold.jobs (agent, prompt, title, thread) values ('fixer', 'x', $1, $2) returning id",
+        evil,
+        thread,
+    )
+    await sql.execute(
+        "insert into leasehold.usage values (1, 1, 1, 'default', 'fixer', 'x', 's', 'p', $1, 1, 1, 0, 0.00000001, now())",
+        evil,
+    )
+    for words in (
+        ("threads", "list"),
+        ("threads", "show", thread),
+        ("status",),
+        ("status", str(job)),
+        ("usage", "--by", "model"),
+    ):
+        code, out, _ = await leasehold(*words)
+        assert code == 0 and not {"\x1b", "\x07", "\u202e"} & {*out}, words
+        assert "see\ufffd[2J" in out, words
+    assert thread in (await leasehold("threads", "list"))[1]
+    assert "0.00000001" in (await leasehold("usage"))[1]
+    assert json.loads((await leasehold("usage", "--json"))[1])[0]["cost_usd"] == "0.00000001"
+
+
+async def test_who_may_not_is_told_what_it_takes(leasehold, sql, dsn):
+    await sql.execute("create role lh_cli_reader login password 'x' in role leasehold_reader")
+    try:
+        code, _, err = await leasehold("pause", "all", "--database-url", as_user(dsn, "lh_cli_reader", "x"))
+        assert code == 1 and "42501" in err and "another role" in err
+    finally:
+        await sql.execute("drop role lh_cli_reader")

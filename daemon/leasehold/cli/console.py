@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -16,7 +18,10 @@ from leasehold.settings import load_settings
 
 T = TypeVar("T")
 
-out = Console(highlight=False, soft_wrap=True)
+WIDE = 10_000
+"""Columns of what is no terminal: whoever reads a pipe gets whole words."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 COLOURS = {
@@ -55,6 +60,8 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, Decimal):
+        return amount(value)
     if isinstance(value, bytes | memoryview):
         return bytes(value).decode("utf-8", "replace")
     return str(value)
@@ -76,7 +83,20 @@ def short(value: object) -> str:
         return duration(value.total_seconds())
     if isinstance(value, datetime):
         return value.astimezone().strftime("%m-%d %H:%M:%S")
-    return str(value)
+    if isinstance(value, Decimal):
+        return amount(value)
+    return printable(str(value))
+
+
+def amount(value: Decimal) -> str:
+    """Every digit of it, none for show."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def printable(text: str) -> str:
+    """Other people's words on one line: they must not drive the reader's terminal."""
+    return "".join(char if char.isprintable() or char == "\t" else " " if char == "\n" else "\ufffd" for char in text)
 
 
 def duration(seconds: float) -> str:

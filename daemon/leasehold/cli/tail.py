@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from leasehold.cli.console import ask, out, print_json
+from leasehold.cli.console import ask, out, print_json, printable
 from leasehold.cli.jobs import Dsn, Json
 from leasehold.db.client import Client
 from leasehold.errors import LeaseholdError
@@ -87,12 +87,7 @@ def _show(row: dict[str, Any], as_json: bool) -> None:
     if "bytes" in row:
         style = "dim" if row["stream"] == "stdout" else "dim red"
         for line in bytes(row["bytes"]).decode("utf-8", "replace").splitlines():
-            out.print(Text.assemble((f"{when} ", "dim"), ("  | ", "dim"), (_printable(line), style)))
+            out.print(Text.assemble((f"{when} ", "dim"), ("  | ", "dim"), (printable(line), style)))
         return
     kind = Text(f"{row['kind']:<16}", style=LEVELS.get(row["level"], "bold"))
-    out.print(Text.assemble((f"{when} ", "dim"), who, kind, " ", _printable(row["message"] or "")))
-
-
-def _printable(text: str) -> str:
-    """An agent's words must not drive the reader's terminal."""
-    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
+    out.print(Text.assemble((f"{when} ", "dim"), who, kind, " ", printable(row["message"] or "")))

@@ -37,14 +37,8 @@ def list_(
     if as_json:
         print_json({"threads": rows, "cursor": cursor})
         return
-    shown = [
-        {**row, "unread": "unread" if row["unread"] else "", "title": _printable(row["title"] or "")} for row in rows
-    ]
-    out.print(
-        table(
-            COLUMNS, [[_printable(row[name]) if name == "thread" else row[name] for name in COLUMNS] for row in shown]
-        )
-    )
+    shown = [{**row, "unread": "unread" if row["unread"] else None} for row in rows]
+    out.print(table(COLUMNS, [[row[name] for name in COLUMNS] for row in shown]))
     if len(rows) == limit:
         out.print(f"more: --after {cursor}")
 
@@ -66,17 +60,6 @@ def show(
         print_json({**found, "jobs": jobs})
         return
     active = found.pop("active_summary")
-    out.print(
-        table(("field", "value"), [(name, _value(value)) for name, value in found.items() if value is not None]), ""
-    )
+    out.print(table(("field", "value"), [(name, value) for name, value in found.items() if value is not None]), "")
     out.print(Text(str(active)))
     out.print(table(JOBS, [[row[name] for name in JOBS] for row in jobs]))
-
-
-def _value(value: object) -> object:
-    return _printable(value) if isinstance(value, str) else value
-
-
-def _printable(text: str) -> str:
-    """Other people's words must not drive the reader's terminal."""
-    return "".join(char if char.isprintable() else "\ufffd" if char != "\n" else " " for char in text)

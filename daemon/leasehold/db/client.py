@@ -12,6 +12,7 @@ from leasehold.db.connect import connect, speak_json
 from leasehold.errors import DatabaseAway, DatabaseRefused
 
 Row = dict[str, Any]
+NO_RIGHT = "This login may not: it takes another role, see `Who may do what` in sql/README.md, or another login."
 COUNTS = ("input_tokens", "output_tokens", "cached_tokens", "unpriced")
 
 
@@ -189,7 +190,8 @@ def told() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if isinstance(error, AWAY):
             raise DatabaseAway(words(error)) from error
-        raise DatabaseRefused(error.sqlstate or "", _message(error), getattr(error, "hint", "") or "") from error
+        hint = getattr(error, "hint", "") or (NO_RIGHT if error.sqlstate == "42501" else "")
+        raise DatabaseRefused(error.sqlstate or "", _message(error), hint) from error
     except AWAY as error:
         raise DatabaseAway(words(error)) from error
 
