@@ -8,6 +8,7 @@ create or replace function leasehold.join_waiting(wanted leasehold.jobs, wakeup 
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
+set jit = off
 as $$
 declare
   live bigint := live_of(wanted.tenant, wanted.concurrency_key);
@@ -106,6 +107,7 @@ create or replace function leasehold.absorb(target leasehold.jobs) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
+set jit = off
 as $$
 declare
   other jobs;
@@ -152,6 +154,7 @@ create or replace function leasehold.absorb_last(jobs bigint[]) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
+set jit = off
 as $$
 declare
   target jobs;
@@ -173,6 +176,7 @@ create or replace function leasehold.gather(tenant text, key text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
+set jit = off
 as $$
 declare
   live bigint := live_of(gather.tenant, gather.key);

@@ -32,6 +32,7 @@ create or replace function leasehold.holder_of(tenant text, key text) returns bi
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
+set jit = off
 as $$
 begin
   return coalesce(
@@ -152,6 +153,7 @@ create or replace function leasehold.next_of_key(tenant text, key text) returns 
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_sort = off
+set jit = off
 as $$
 declare
   found_ jobs;

@@ -71,6 +71,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -113,6 +114,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -190,6 +192,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

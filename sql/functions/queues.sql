@@ -79,6 +79,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 declare
   front bigint[];

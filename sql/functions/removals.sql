@@ -26,6 +26,7 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_seqscan = off                                       -- its index, whatever the statistics say
 set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -29,6 +29,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 begin
   return (
@@ -68,6 +69,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 begin
   return (

@@ -35,6 +35,7 @@ create or replace function leasehold.threads_at_commit() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
   perform set_config('leasehold.moved', '', true);                -- should it fire before the end, the next move is queued again
@@ -115,6 +116,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set enable_incremental_sort = off
+set jit = off
 as $$
 declare
   last_ record;

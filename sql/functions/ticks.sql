@@ -9,6 +9,7 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_seqscan = off                                       -- by the index, whatever the statistics say
 set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -71,6 +71,7 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   late record;

@@ -120,6 +120,7 @@ language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
 set enable_bitmapscan = off                                    -- the first entry of the index, whatever the statistics say
 set enable_sort = off
+set jit = off
 as $$
 declare
   listens_to text[] := (select w.queues from workers w where w.id = next_due.worker);
