@@ -54,6 +54,18 @@ SANE = {
     "asks that do not say what became of their job": """select w.id from leasehold.wakeups w join leasehold.jobs j on j.id = w.job_id
         where (w.disposition = 'deferred' and (j.started_at is not null or j.status = 'queued'))
            or (w.disposition in ('accepted', 'promoted') and j.reason = 'coalesced')""",
+    "asks of which their job knows nothing": """select w.id from leasehold.wakeups w join leasehold.jobs j on j.id = w.job_id
+        where w.disposition in ('accepted', 'coalesced', 'deferred', 'promoted') and not j.context ?& array(select jsonb_object_keys(w.context))""",
+    "asks that led to a job and do not say to which": """select id from leasehold.wakeups
+        where job_id is null and disposition in ('accepted', 'coalesced', 'deferred', 'promoted', 'existing')""",
+    "threads that say something else than their jobs": """select thread from leasehold.threads t
+        full join (select j.tenant, j.thread, bool_or(j.finished_at is null) as active,
+                          case when bool_or(j.status = 'running') then 'running' when bool_or(j.status = 'waiting') then 'waiting'
+                               when bool_or(j.finished_at is null) then 'queued'
+                               else (array_agg(j.status order by j.finished_at desc, j.id desc))[1] end as status
+                     from leasehold.jobs j where j.thread is not null group by j.tenant, j.thread) s using (tenant, thread)
+        where (t.status, t.active) is distinct from (coalesce(s.status, 'idle'), coalesce(s.active, false))
+        and not exists (select from leasehold.thread_moves m where (m.tenant, m.thread) = (coalesce(t.tenant, s.tenant), coalesce(t.thread, s.thread)))""",
     "lanes in line whose tenant is not": """select l.lane from leasehold.lanes l where l.active
         and not exists (select from leasehold.shares s where s.tenant = l.tenant and (s.active or s.parked))""",
     "parked although there is room, and nobody has noted it": """select p.key from (

@@ -199,15 +199,18 @@ def ids(runs):
     return [run if isinstance(run, int) else run["run_id"] for run in runs]
 
 
-async def register(sql, instance="alpha", keeper="keeper-1", boot="boot-1", queues=None, lease=LEASE, capacity=100):
+async def register(
+    sql, instance="alpha", keeper="keeper-1", boot="boot-1", queues=None, lease=LEASE, capacity=100, host="host"
+):
     row = await sql.fetchrow(
-        "select * from leasehold.register_worker($1, 'host', $2, $3, '0.1', $4, $5, $6)",
+        "select * from leasehold.register_worker($1, $7, $2, $3, '0.1', $4, $5, $6)",
         instance,
         boot,
         keeper,
         capacity,
         queues,
         lease,
+        host,
     )
     return Worker(sql, row, keeper)
 

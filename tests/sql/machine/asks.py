@@ -1,8 +1,9 @@
-"""What users and operators ask for."""
+"""What users ask for: jobs by plain INSERT, and what becomes of one job."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sql.machine.keys import birth, taken
 from sql.machine.seen import DONE
 from sql.machine.step import Step
 
@@ -17,12 +18,19 @@ class Insert(Step):
     ahead: int
     many: int
     priority: int = 0
+    policy: str = "defer"
+    repository: str | None = None
+    thread: str | None = None
+    refusals = ("LH060", "LH061")
 
     async def do(self, world, seen, hand):
         rows = await hand.fetch(
-            "insert into leasehold.jobs (agent, tenant, queue, concurrency_key, max_attempts, max_losses, run_at, priority, prompt)"
-            " select $1, $2, $3, $4, $5, $5 + 1, leasehold.clock() + $6, $7, 'x' from generate_series(1, $8) returning id, status",
+            "insert into leasehold.jobs (agent, tenant, queue, concurrency_key, max_attempts, max_losses, run_at, priority, prompt,"
+            " conflict_policy, repository, thread)"
+            " select $1, $2, $3, $4, $5, $5 + 1, leasehold.clock() + $6, $7, 'x', $9, $10, $11 from generate_series(1, $8)"
+            " returning id, status",
             self.agent, self.tenant, self.queue, self.key, self.attempts, timedelta(seconds=self.ahead), self.priority, self.many,
+            self.policy, self.repository, self.thread,
         )  # fmt: skip
         self.remember(world, [row["id"] for row in rows])
         return [row["status"] for row in rows]
@@ -34,45 +42,11 @@ class Insert(Step):
         world.jobs += world.born[self]
 
     def foretell(self, world, seen):
-        born = [birth(seen, self.tenant, self.key)] * self.many
-        return born if self.key is None else born[:1] + ["deferred"] * (self.many - 1)
-
-
-def birth(seen, tenant, key):
-    taken = any((job.tenant, job.key) == (tenant, key) and job.status not in DONE for job in seen.jobs.values())
-    return "deferred" if key and taken else "queued"
-
-
-@dataclass(frozen=True)
-class Enqueue(Step):
-    """With an idempotency key: the same request is the same job, another one is refused."""
-
-    agent: str
-    idempotency_key: str
-    prompt: str
-    key: str | None
-    refusals = ("LH031",)
-
-    async def do(self, world, seen, hand):
-        return tuple(await hand.fetchrow(
-            "select * from leasehold.enqueue(agent => $1, idempotency_key => $2, prompt => $3, concurrency_key => $4)",
-            self.agent, self.idempotency_key, self.prompt, self.key,
-        ))  # fmt: skip
-
-    def foretell(self, world, seen):
-        known = world.requests.get(self.idempotency_key)
-        if known is None:
-            return None, {"queued": "accepted"}.get(birth(seen, "default", self.key), "deferred")
-        return (known[1], "existing") if known[0] == self else "LH031"
-
-    def agrees(self, answer, foretold):
-        return answer == foretold or (foretold[0] is None and answer[1] == foretold[1])
-
-    def learn(self, world, answer):
-        request, job = world.requests.setdefault(self.idempotency_key, (self, answer[0]))
-        assert (request, job) == (self, answer[0]), f"{self.idempotency_key} is job {job} and job {answer[0]}"
-        if job not in world.jobs:
-            world.jobs.append(job)
+        if self.key is None or self.policy == "allow":
+            return ["queued"] * self.many
+        if self.policy != "defer" and (self.many > 1 or taken(seen, self.tenant, self.key)):
+            return "LH060" if self.policy == "reject" else "LH061"
+        return [birth(seen, self.tenant, self.key), *["deferred"] * (self.many - 1)]
 
 
 @dataclass(frozen=True)
@@ -108,41 +82,22 @@ class Retry(Ask):
 
     def foretell(self, world, seen):
         job = seen.jobs[world.job(self.job)]
-        return birth(seen, job.tenant, job.key) if job.status in DONE and job.status != "succeeded" else "LH022"
+        return (
+            birth(seen, job.tenant, job.key, job.policy)
+            if job.status in DONE and job.status != "succeeded"
+            else "LH022"
+        )
 
 
 @dataclass(frozen=True)
-class Pause(Step):
-    agent: str
-    paused: bool
+class Delete(Ask):
+    """Only what has ended goes, and all of it."""
+
+    refusals = ("LH023", "LH095")
+    actors = ("delete",)
 
     async def do(self, world, seen, hand):
-        await hand.execute(f"select leasehold.{'pause' if self.paused else 'resume'}_agent($1)", self.agent)
+        return await hand.fetchval("select leasehold.delete_job($1)", world.job(self.job))
 
-
-@dataclass(frozen=True)
-class Limit(Step):
-    """Somebody changes how many may run at once, of an agent, a tenant or a queue; or pauses a whole tenant or queue."""
-
-    of: str
-    name: str
-    most: int | None
-    paused: bool = False
-
-    async def do(self, world, seen, hand):
-        if self.of == "agents":
-            await hand.execute("update leasehold.agents set max_running = $2 where name = $1", self.name, self.most)
-        else:
-            await hand.execute(
-                f"insert into leasehold.{self.of} (name, max_running, paused) values ($1, $2, $3)"
-                " on conflict (name) do update set max_running = $2, paused = $3",
-                self.name, self.most, self.paused,
-            )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Failover(Step):
-    """Another timeline: claims and reaps stay closed for one lease."""
-
-    async def do(self, world, seen, hand):
-        await hand.execute("update leasehold.cluster set timeline = 'another'")
+    def foretell(self, world, seen):
+        return "deleted" if seen.jobs[world.job(self.job)].status in DONE else "LH095"

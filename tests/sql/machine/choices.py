@@ -1,8 +1,10 @@
 """What a step may be, drawn at random: the strategies. Frequent things stand in a list more than once."""
 
 import hypothesis.strategies as st
-from sql.machine.asks import Cancel, Enqueue, Failover, Insert, Limit, Pause, Retry
-from sql.machine.goes import Deregister, Reap, Watch
+from sql.machine.asks import Cancel, Delete, Insert, Retry
+from sql.machine.goes import Deregister, Reap, Sweep, Watch
+from sql.machine.governs import Failover, Hold, Lift, Limit, Most, Pause, Switch
+from sql.machine.keys import Enqueue, Wake
 from sql.machine.lates import ReadLate, ShipLate
 from sql.machine.speaks import REASONS, WRONG, Checkpoint, Finish, Say, Ship, Start, Stop, Suspect, Trim, Unkillable
 from sql.machine.works import Adopt, Claim, Expire, Read, Register, Renew
@@ -12,6 +14,8 @@ agents, tenants, queues = (
     st.sampled_from(names) for names in (["free", "narrow", "hasty"], ["default", "limited"], ["default", "slow"])
 )
 keys = st.sampled_from([None, None, "k", "k", "l"])
+repositories, threads = st.sampled_from([None, None, "repo"]), st.sampled_from([None, "t"])
+POLICIES = ["coalesce", "coalesce", "coalesce", "defer", "reject", "return_existing", "allow"]
 some = st.none() | st.lists(few, max_size=3).map(tuple)
 honest = st.sampled_from([True, True, True, False])
 
@@ -24,9 +28,20 @@ stream, place = st.sampled_from(["stdout", "stderr"]), st.integers(0, 6)
 inserts = st.builds(
     Insert, agents, tenants, queues, keys, attempts=st.integers(1, 3), ahead=st.sampled_from([0, 0, 30, -30]),
     many=st.integers(1, 3), priority=st.sampled_from([0, 0, 7]),
+    policy=st.sampled_from(["defer"] * 5 + POLICIES), repository=repositories, thread=threads,
 )  # fmt: skip
-enqueues = st.builds(Enqueue, agents, st.sampled_from("ij"), st.sampled_from("xxy"), keys)
-cancels, retries = st.builds(Cancel, many), st.builds(Retry, many)
+asked = (
+    agents,
+    tenants,
+    keys,
+    st.sampled_from(POLICIES),
+    st.integers(0, 3),
+    st.sampled_from([None, None, "i"]),
+    threads,
+    repositories,
+)
+enqueues, wakes = st.builds(Enqueue, *asked), st.builds(Wake, *asked)
+cancels, retries, deletes = st.builds(Cancel, many), st.builds(Retry, many), st.builds(Delete, many)
 pauses = st.builds(Pause, agents, st.sampled_from([False, False, True]))
 most = st.sampled_from([None, None, 0, 1, 3])
 limits = st.one_of(
@@ -34,6 +49,18 @@ limits = st.one_of(
     st.builds(Limit, st.just("tenants"), tenants, most, st.sampled_from([False, False, True])),
     st.builds(Limit, st.just("queues"), queues, most, st.sampled_from([False, False, True])),
 )
+mosts = st.builds(Most, st.sampled_from(["all", "hosts", "repositories"]), most)
+held = st.sampled_from([
+    ("all", ""), ("tenant", "default"), ("queue", "slow"), ("agent", "free"), ("account", "shared"), ("host", "host"),
+    ("repository", "default/repo"),
+])  # fmt: skip
+holds = st.builds(
+    lambda what, *ends: Hold(*what, *ends),
+    held,
+    st.sampled_from([None, -5, 0, 10, 60]),
+    st.sampled_from([None, 10, 30]),
+)
+lifts, switches = st.builds(Lift, few), st.builds(Switch, agents, st.sampled_from([True, True, False]))
 registers = st.builds(
     Register, st.sampled_from(["alpha", "beta"]), st.sampled_from(["keeper-1"] * 4 + ["keeper-2"]),
     st.sampled_from(["boot-1"] * 4 + ["boot-2"]), st.sampled_from([None, None, ("slow",)]),
@@ -43,7 +70,7 @@ renews = st.builds(Renew, few, some)
 adopts = st.builds(Adopt, few, some, st.sampled_from([False, False, True]))
 watches, reaps = st.builds(Watch, few), st.builds(Reap, few, st.sampled_from(["all", "fair", "stale"]))
 reads = st.builds(Read, few, some)
-leaves, expires = st.builds(Deregister, few), st.builds(Expire, few)
+leaves, expires, sweeps = st.builds(Deregister, few), st.builds(Expire, few), st.builds(Sweep, few)
 by = st.sampled_from([None, None, None, 0, 1, 2])
 ends = st.sampled_from(
     [("succeeded", None)] * 4 + [("failed", "exit_code")] * 4 + [("lost", "worker_lost")] * 2 + WRONG + REASONS
@@ -65,14 +92,16 @@ pours = st.one_of(
     st.builds(lambda honest, start, more: Trim(((0, honest, "stdout", start, start + more),)), honest, near, near),
 )
 lates = st.one_of(st.builds(ReadLate, voices()), st.builds(ShipLate, few, by, place, forged=forged))
-asks = st.one_of(inserts, inserts, enqueues, cancels, retries)
-governs = st.one_of(pauses, limits, limits, limits, st.just(Failover()))
-leases = st.one_of(renews, reads, adopts, adopts, reaps, reaps, watches, leaves, expires, registers)
+asks = st.one_of(inserts, inserts, enqueues, wakes, wakes, cancels, retries, deletes)
+governs = st.one_of(pauses, limits, limits, mosts, holds, lifts, lifts, switches, st.just(Failover()))
+leases = st.one_of(renews, reads, adopts, adopts, reaps, reaps, watches, leaves, expires, registers, sweeps)
 speaks = st.one_of(starts, starts, stops, suspects, unkillables, says, ships, trims, checkpoints, lates)
 thing = st.one_of(asks, governs, claims, claims, leases, speaks, finishes, finishes)
 pairs = [
     (claims, claims), (claims, claims), (claims, claims), (inserts, claims), (finishes, reaps), (reaps, reaps), (adopts, renews), (adopts, finishes), (cancels, finishes),
     (cancels, claims), (retries, retries), (enqueues, enqueues), (says, finishes), (ships, reaps),
     (expires, claims), (expires, cancels), (lates, finishes), (stops, finishes), (unkillables, reaps), (inserts, finishes),
+    (wakes, wakes), (wakes, claims), (wakes, finishes), (wakes, cancels), (enqueues, retries), (holds, claims), (deletes, retries),
+    (sweeps, retries), (wakes, inserts), (limits, claims), (lifts, claims),
 ]  # fmt: skip
 several = st.one_of(st.lists(thing, min_size=2, max_size=3), *[st.tuples(*pair) for pair in pairs])

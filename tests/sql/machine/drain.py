@@ -20,7 +20,11 @@ async def lift_all(world):
         update leasehold.agents set status = 'enabled', queue_timeout = null, max_running = greatest(max_running, 1);
         update leasehold.tenants set paused = false, max_running = greatest(max_running, 1);
         update leasehold.queues set paused = false, max_running = greatest(max_running, 1);
-        update leasehold.cluster set timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8), closed_until = '-infinity'""")
+        update leasehold.repositories set max_running = greatest(max_running, 1);
+        update leasehold.hosts set max_running = greatest(max_running, 1);
+        delete from leasehold.budgets;
+        delete from leasehold.holds;
+        update leasehold.cluster set max_running = greatest(max_running, 1), timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8), closed_until = '-infinity'""")
 
 
 async def one_day(world):

@@ -77,3 +77,15 @@ class Deregister(Work):
 
     def holds(self, world, seen):
         return seen.workers[world.worker(self.worker).id].state != "alive"
+
+
+@dataclass(frozen=True)
+class Sweep(Work):
+    """One round of retention. Answers how many jobs went."""
+
+    actors = ("sweep",)
+
+    async def do(self, world, seen, hand):
+        me = self.who(world, hand).me
+        row = await hand.fetchrow("select * from leasehold.sweep_retention($1, $2)", *me)
+        return row and row["removed"]

@@ -1,6 +1,6 @@
 """What may change between two looks, whatever happened in between: verdicts stand, facts stay, statuses go where they may."""
 
-from sql.machine.seen import DONE
+from sql.machine.seen import DONE, limited
 
 
 class History:
@@ -11,7 +11,23 @@ class History:
         self.reasons = {(row["outcome"], row["reason"]): row for row in reasons}
 
     def check(self, before, after, actors):
-        for rule in (self.statuses, self.verdicts, self.facts, self.workers, self.limits, self.cancelled):
+        gone = before.jobs.keys() - after.jobs.keys()
+        assert not gone or actors & {"delete", "sweep"}, f"jobs {gone} are gone"
+        assert actors & {"finish", "cancel", "expire", "reap", "adopt"} or all(
+            before.jobs[n].status in DONE for n in gone
+        )
+        before = before.without(gone)
+        rules = (
+            self.statuses,
+            self.verdicts,
+            self.facts,
+            self.workers,
+            self.limits,
+            self.holds,
+            self.told,
+            self.cancelled,
+        )
+        for rule in rules:
             rule(before, after, actors)
 
     def reaches(self, entity, from_, to, actors):
@@ -54,7 +70,6 @@ class History:
             assert now.late is None or now.outcome == "lost"
 
     def facts(self, before, after, actors):
-        assert before.jobs.keys() <= after.jobs.keys(), "a job is gone"
         for n, event in before.events.items():
             assert after.events.get(n) == event, f"event {n} was {event}, is {after.events.get(n)}"
         for n, chunk in before.output.items():
@@ -86,16 +101,36 @@ class History:
 
     def limits(self, before, after, actors):
         """A run is opened only within the limits, be they those of before or those of after."""
-        opened = [run for n, run in after.runs.items() if n not in before.runs and run.live]
-        for run in opened:
-            for kind in ("agents", "tenants", "queues"):
-                name = run[kind[:-1]]
-                mosts = [
-                    limits[name].most for limits in (getattr(before, kind), getattr(after, kind)) if name in limits
-                ]
+        for run in opened(before, after):
+            for kind, name in limited(run):
+                limits = [look[name] for look in (getattr(before, kind), getattr(after, kind)) if name in look]
+                mosts = [limit.most for limit in limits]
                 if mosts and None not in mosts:
                     live = after.running(kind, name)
                     assert live <= max(mosts), f"{live} live runs of {name}, {max(mosts)} are allowed"
+                stopped = limits and all(limit.get("paused") for limit in limits)
+                assert not stopped, f"run {run.id} was opened, and {kind} {name} is paused"
+            if None not in (before.all, after.all):
+                assert len(after.live()) <= max(before.all, after.all), f"{len(after.live())} live runs in all"
+
+    def holds(self, before, after, actors):
+        """What a hold covers does not start; after its end one for each stagger, and each is counted."""
+        for name, hold in before.holds.items():
+            now = after.holds.get(name)
+            if now is None or now.until != hold.until or "hold" in actors:
+                continue
+            started = sum(before.covers(hold, run) for run in opened(before, after))
+            assert started <= hold.free, f"{started} runs started under {hold}"
+            if hold.staggers and hold.free:
+                assert now.released == hold.released + started, f"{started} runs started, {hold} became {now}"
+
+    def told(self, before, after, actors):
+        """Nothing is added to what a run was told when it began; what a job knows it does not forget."""
+        for n, was in before.jobs.items():
+            now = after.jobs[n]
+            if was.status in ("running", "waiting", *DONE) and now.status == was.status:
+                assert now.context == was.context, f"job {n} was told {now.context} when it could not hear"
+            assert was.context.items() <= now.context.items(), f"job {n} knew {was.context}, now {now.context}"
 
     def cancelled(self, before, after, actors):
         """What was to be cancelled and lost its run is cancelled; what had ended runs again only by retry."""
@@ -114,3 +149,7 @@ class History:
                 assert sum(run.job == n for run in after.runs.values()) == sum(
                     run.job == n for run in before.runs.values()
                 )
+
+
+def opened(before, after):
+    return [run for n, run in after.runs.items() if n not in before.runs and run.live]

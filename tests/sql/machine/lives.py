@@ -5,7 +5,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sql.invariants import LIMITS, assert_sane
 from sql.machine import choices as any_
 from sql.machine.drain import drain
-from sql.machine.policy import check_policy
+from sql.machine.policy import check_keys, check_policy
 from sql.machine.step import UNKNOWN
 from sql.machine.works import Claim, Renew
 from sql.machine.world import refused
@@ -29,7 +29,7 @@ class Lives(RuleBasedStateMachine):
     def check(self, actors):
         """All that must hold now, and of the way from the last look to this one."""
         before, self.seen = self.seen, self.run(self.world.look())
-        self.history.check(before, self.seen, actors)
+        self.history.check(before, self.seen, set(actors))
         self.run(assert_sane(self.world.eye, leaving_out=LIMITS))
         return before
 
@@ -53,7 +53,9 @@ class Lives(RuleBasedStateMachine):
             step.learn(self.world, answer)
         check_policy(self.history.reasons, before, self.seen)
         assert answer != [] or not free, f"{step} got nothing, and nothing stands in the way of {free}"
+        check_keys(before, self.seen, step.actors)
         self.world.order(self.seen)
+        assert self.seen.jobs.keys() == set(self.world.jobs), f"{step} made a job that nobody asked for"
 
     @rule(step=any_.asks)
     def ask(self, step):

@@ -3,6 +3,9 @@
 import math
 from types import SimpleNamespace
 
+from sql.machine.keys import of_key
+from sql.machine.seen import DONE
+
 
 def check_policy(reasons, before, after):
     """Every run that ended, or whose late outcome came, in one single step."""
@@ -74,3 +77,20 @@ def same(to, job, run):
         assert least - 0.01 <= job.wait <= most + 0.01 or math.isclose(job.wait, least), (
             f"job {job.id} waits {job.wait}, not {to.wait}"
         )
+
+
+def check_keys(before, after, actors):
+    """Whoever ended the live job of a key has handed the key on, to the one that is next."""
+    for held in before.jobs.values():
+        if held.key is None or held.policy == "allow" or held.status in ("deferred", *DONE):
+            continue
+        now = after.jobs.get(held.id)
+        if now is not None and now.status not in DONE:
+            continue
+        waited = [job for job in of_key(before, held.tenant, held.key) if job.status == "deferred"]
+        left = [job for job in waited if after.jobs[job.id].status not in DONE]
+        if left:
+            first = next((job for job in left if not before.agents[job.agent].paused), left[0])
+            alive = [job.id for job in left if after.jobs[job.id].status != "deferred"]
+            right = alive == [first.id] or ("expire" in actors and len(alive) == 1)
+            assert right, f"{held.key} of job {held.id} went to {alive}, not to {first.id}"

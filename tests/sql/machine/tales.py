@@ -45,13 +45,13 @@ class Tales(Lives):
             self.act(Watch(self.world.number(reaper)))
             self.time_passes(65, but=gone)
         if wakes == "before":
-            self.wake(gone)
+            self.awake(gone)
         for suspects in ("stale", "fair"):
             self.act(Reap(self.world.number(reaper), suspects))
         if wakes == "after":
-            self.wake(gone)
+            self.awake(gone)
 
-    def wake(self, worker):
+    def awake(self, worker):
         number = self.world.number(worker)
         for step in (Renew(number, None), Claim(number, 1), Adopt(number, None), Finish(0, number), Deregister(number)):
             self.act(step)

@@ -16,7 +16,9 @@ class Register(Step):
 
     async def do(self, world, seen, hand):
         queues = list(self.queues) if self.queues else None
-        return await register(hand, self.instance, self.keeper, self.boot, queues)
+        return await register(
+            hand, self.instance, self.keeper, self.boot, queues, host={"keeper-1": "host"}.get(self.keeper, "far")
+        )
 
     def learn(self, world, answer):
         world.workers = [*world.workers, answer][-8:]
@@ -36,7 +38,7 @@ class Work(Step):
 @dataclass(frozen=True)
 class Claim(Work):
     slots: int
-    actors = ("claim", "promote")
+    actors = ("claim", "promote", "coalesce")
 
     async def do(self, world, seen, hand):
         return [dict(row) for row in await self.who(world, hand).claim(self.slots)]
@@ -51,7 +53,7 @@ class Claim(Work):
 
     def could_claim(self, world, seen):
         worker = seen.workers[world.worker(self.worker).id]
-        return seen.claimable(worker.queues) if seen.open and self.slots else ()
+        return seen.claimable(worker) if seen.open and self.slots else ()
 
     def learn(self, world, answer):
         world.runs += answer

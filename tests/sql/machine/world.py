@@ -11,12 +11,15 @@ from sql.machine.seen import look
 from sql.people import NOON, Clock, register
 
 TABLES = "jobs, heads, events, output, runs, workers, lanes, shares, arrivals, agents, tenants, queues"
+RULES = "wakeups, holds, hosts, repositories, usage, usage_counters, budgets, sessions, threads, thread_moves, removals"
 BEGINNING = f"""
-truncate leasehold.{TABLES.replace(", ", ", leasehold.")} restart identity;
+truncate leasehold.{f"{TABLES}, {RULES}".replace(", ", ", leasehold.")} restart identity;
 select setval('leasehold.bell', 0);
-update leasehold.cluster set timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8), closed_until = '-infinity';
-insert into leasehold.agents (name, command, max_running, queue_timeout) values
-  ('free', '{{true}}', null, null), ('narrow', '{{true}}', 2, null), ('hasty', '{{true}}', null, '90 seconds');
+update leasehold.cluster set timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8), closed_until = '-infinity', max_running = null;
+update leasehold.retention set keep = case what when 'jobs' then interval '20 seconds' end, mark_at = '-infinity', mark_id = 0, pass_began_at = null;
+insert into leasehold.agents (name, command, max_running, queue_timeout, account, budget_usd) values
+  ('free', '{{true}}', null, null, 'shared', null), ('narrow', '{{true}}', 2, null, null, null),
+  ('hasty', '{{true}}', null, '90 seconds', 'shared', 5);
 insert into leasehold.tenants (name, max_running) values ('limited', 2);
 insert into leasehold.queues (name, max_running) values ('slow', 3);
 """
@@ -71,7 +74,8 @@ class World:
 
     def order(self, seen):
         self.workers.sort(key=seen.may_work)
-        self.runs.sort(key=seen.speaks)
+        self.runs = sorted((run for run in self.runs if run["run_id"] in seen.runs), key=seen.speaks)
+        self.jobs = [job for job in self.jobs if job in seen.jobs]
 
     def number(self, worker):
         return self.workers[::-1].index(worker)
@@ -180,7 +184,7 @@ class World:
 
 
 def refused(answer):
-    return isinstance(answer, str) and answer.startswith("LH")
+    return isinstance(answer, str) and (answer.startswith("LH") or answer == "40001")
 
 
 def at(worker, hand):
