@@ -12,7 +12,7 @@ SANE = {
         (select (r.id, r.token) from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null)
         and (run_id is not null or exists (select from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null))""",
     "heads with a mark that their run did not set": """select job_id from leasehold.heads h where run_id is not null and mark >= 0
-        and not exists (select from leasehold.events e where e.job_id = h.job_id and e.run_id = h.run_id and e.kind = 'message')""",
+        and not exists (select from leasehold.events e where e.job_id = h.job_id and e.run_id = h.run_id and e.kind in ('message', 'usage'))""",
     "two live jobs of a key": """select concurrency_key from leasehold.jobs
         where concurrency_key is not null and conflict_policy <> 'allow' and status in ('queued', 'running', 'waiting')
         group by tenant, concurrency_key having count(*) > 1""",
@@ -64,8 +64,15 @@ SANE = {
                                when bool_or(j.finished_at is null) then 'queued'
                                else (array_agg(j.status order by j.finished_at desc, j.id desc))[1] end as status
                      from leasehold.jobs j where j.thread is not null group by j.tenant, j.thread) s using (tenant, thread)
-        where (t.status, t.active) is distinct from (coalesce(s.status, 'idle'), coalesce(s.active, false))
+        where (t.status, t.active) is distinct from (case when coalesce(s.active, false) or t.last_job is not null then s.status else t.status end, coalesce(s.active, false))
         and not exists (select from leasehold.thread_moves m where (m.tenant, m.thread) = (coalesce(t.tenant, s.tenant), coalesce(t.thread, s.thread)))""",
+    "budgets that are used up and hold nothing": """select b.scope, b.name from leasehold.budgets b where leasehold.is_used_up(b)
+        and not exists (select from leasehold.holds h where (h.scope, h.name, h.reason) = (b.scope, b.name, 'budget:' || b.period)
+                         and coalesce(h.until, 'infinity') > leasehold.clock())""",
+    "held for a budget that is not used up": """select h.scope, h.name from leasehold.holds h
+        where h.reason like 'budget:%' and coalesce(h.until, 'infinity') > leasehold.clock()
+        and not exists (select from leasehold.budgets b where (h.scope, h.name, h.reason) = (b.scope, b.name, 'budget:' || b.period)
+                         and (leasehold.is_used_up(b) or b.since > leasehold.period_start(b.period, leasehold.clock())))""",
     "lanes in line whose tenant is not": """select l.lane from leasehold.lanes l where l.active
         and not exists (select from leasehold.shares s where s.tenant = l.tenant and (s.active or s.parked))""",
     "parked although there is room, and nobody has noted it": """select p.key from (

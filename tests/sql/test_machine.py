@@ -13,7 +13,7 @@ from sql.machine.tales import Tales
 from sql.machine.world import World
 
 LIVES = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
-settings.register_profile("always", LIVES, max_examples=40, stateful_step_count=30, derandomize=True)
+settings.register_profile("always", LIVES, max_examples=20, stateful_step_count=30, derandomize=True)
 settings.register_profile("machine", LIVES, max_examples=100, stateful_step_count=50)
 MINUTES = float(os.environ.get("LEASEHOLD_MACHINE_MINUTES", "0"))
 

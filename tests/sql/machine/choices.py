@@ -6,6 +6,7 @@ from sql.machine.goes import Deregister, Reap, Sweep, Watch
 from sql.machine.governs import Failover, Hold, Lift, Limit, Most, Pause, Switch
 from sql.machine.keys import Enqueue, Wake
 from sql.machine.lates import ReadLate, ShipLate
+from sql.machine.money import Budget, Converse, Report, Tell
 from sql.machine.speaks import REASONS, WRONG, Checkpoint, Finish, Say, Ship, Start, Stop, Suspect, Trim, Unkillable
 from sql.machine.works import Adopt, Claim, Expire, Read, Register, Renew
 
@@ -84,18 +85,34 @@ says = st.builds(Say, voices(st.none() | place))
 ships = st.builds(Ship, voices(stream, place, st.sampled_from([b"a", b"bc"])))
 trims = st.builds(Trim, voices(stream, place, place))
 checkpoints = st.builds(Checkpoint, voices(place))
+mark = st.integers(0, 11)
+reports = st.builds(
+    lambda honest, said: Report(tuple((run, honest, mark) for run, mark in said)),
+    honest, st.lists(st.tuples(few, mark), min_size=1, max_size=3),
+)  # fmt: skip
+converses = st.builds(Converse, few, by, forged=forged)
+tells = st.builds(lambda run, by, mark, forged: Tell(run, by, mark=mark, forged=forged), few, by, mark, forged)
+budgets = st.builds(
+    lambda what, *more: Budget(*what, *more), st.sampled_from([("agent", "free"), ("agent", "hasty"), ("tenant", "default")]),
+    st.sampled_from(["day", "total"]), st.sampled_from([None, 1, 10, 10, 50]),
+)  # fmt: skip
 near, chunk = st.integers(0, 3), st.sampled_from([b"a", b"bc", b"def"])
 pours = st.one_of(
     checkpoints,
+    converses,
+    st.builds(lambda honest, mark: Report(((0, honest, mark),)), honest, mark),
+    st.builds(lambda mark: Tell(0, mark=mark), mark),
     st.builds(lambda honest, mark: Say(((0, honest, mark),)), honest, near),
     st.builds(lambda honest, at, chunk: Ship(((0, honest, "stdout", at, chunk),)), honest, near, chunk),
     st.builds(lambda honest, start, more: Trim(((0, honest, "stdout", start, start + more),)), honest, near, near),
 )
 lates = st.one_of(st.builds(ReadLate, voices()), st.builds(ShipLate, few, by, place, forged=forged))
 asks = st.one_of(inserts, inserts, enqueues, wakes, wakes, cancels, retries, deletes)
-governs = st.one_of(pauses, limits, limits, mosts, holds, lifts, lifts, switches, st.just(Failover()))
+governs = st.one_of(pauses, limits, limits, mosts, holds, lifts, lifts, budgets, budgets, switches, st.just(Failover()))
 leases = st.one_of(renews, reads, adopts, adopts, reaps, reaps, watches, leaves, expires, registers, sweeps)
-speaks = st.one_of(starts, starts, stops, suspects, unkillables, says, ships, trims, checkpoints, lates)
+speaks = st.one_of(
+    starts, starts, stops, suspects, unkillables, says, ships, trims, checkpoints, lates, reports, tells, converses
+)
 thing = st.one_of(asks, governs, claims, claims, leases, speaks, finishes, finishes)
 pairs = [
     (claims, claims), (claims, claims), (claims, claims), (inserts, claims), (finishes, reaps), (reaps, reaps), (adopts, renews), (adopts, finishes), (cancels, finishes),
@@ -103,5 +120,6 @@ pairs = [
     (expires, claims), (expires, cancels), (lates, finishes), (stops, finishes), (unkillables, reaps), (inserts, finishes),
     (wakes, wakes), (wakes, claims), (wakes, finishes), (wakes, cancels), (enqueues, retries), (holds, claims), (deletes, retries),
     (sweeps, retries), (wakes, inserts), (limits, claims), (lifts, claims),
+    (reports, reports), (reports, tells), (tells, tells), (reports, budgets), (tells, finishes), (budgets, claims),
 ]  # fmt: skip
 several = st.one_of(st.lists(thing, min_size=2, max_size=3), *[st.tuples(*pair) for pair in pairs])

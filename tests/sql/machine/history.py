@@ -24,6 +24,7 @@ class History:
             self.workers,
             self.limits,
             self.holds,
+            self.budgets,
             self.told,
             self.cancelled,
         )
@@ -123,6 +124,17 @@ class History:
             assert started <= hold.free, f"{started} runs started under {hold}"
             if hold.staggers and hold.free:
                 assert now.released == hold.released + started, f"{started} runs started, {hold} became {now}"
+
+    def budgets(self, before, after, actors):
+        """What was used is charged, once, to its tenant and its agent; with a new period the count begins anew."""
+        fresh = [row for n, row in after.usage.items() if n not in before.usage]
+        for name, now in after.budgets.items():
+            was = before.budgets.get(name)
+            if was is None or "budget" in actors:
+                continue
+            spent = sum(row.cost or 0 for row in fresh if row[now.scope] == now.name)
+            right = spent + (was.spent if now.since == was.since else 0)
+            assert now.spent == right, f"{spent} were spent: the budget {was} is {now}"
 
     def told(self, before, after, actors):
         """Nothing is added to what a run was told when it began; what a job knows it does not forget."""

@@ -5,6 +5,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sql.invariants import LIMITS, assert_sane
 from sql.machine import choices as any_
 from sql.machine.drain import drain
+from sql.machine.money import check_money
 from sql.machine.policy import check_keys, check_policy
 from sql.machine.step import UNKNOWN
 from sql.machine.works import Claim, Renew
@@ -54,6 +55,7 @@ class Lives(RuleBasedStateMachine):
         check_policy(self.history.reasons, before, self.seen)
         assert answer != [] or not free, f"{step} got nothing, and nothing stands in the way of {free}"
         check_keys(before, self.seen, step.actors)
+        check_money(self.world, self.seen)
         self.world.order(self.seen)
         assert self.seen.jobs.keys() == set(self.world.jobs), f"{step} made a job that nobody asked for"
 
@@ -82,6 +84,7 @@ class Lives(RuleBasedStateMachine):
         for step, answer in done:
             if not refused(answer):
                 step.learn(self.world, answer)
+        check_money(self.world, self.seen)
         self.world.order(self.seen)
 
     def living(self, but=None):

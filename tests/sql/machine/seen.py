@@ -16,7 +16,8 @@ select jsonb_build_object(
       'id', r.id, 'token', r.token, 'job', r.job_id, 'attempt', r.attempt, 'worker', r.worker_id, 'status', r.status,
       'tenant', r.tenant, 'queue', r.queue, 'agent', r.agent, 'repository', r.repository, 'host', r.host_id, 'live', r.ended_at is null, 'outcome', r.outcome, 'reason', r.reason,
       'verdict', jsonb_build_array(r.outcome, r.reason, r.message, r.exit_code, r.signal, r.result, r.output, r.ended_at),
-      'late', r.late_outcome, 'unkillable', r.unkillable_since is not null, 'checkpoint', r.checkpoint))
+      'cost', r.cost_usd, 'tokens', r.input_tokens, 'unpriced', r.unpriced, 'conversation', r.conversation,
+      'passed', r.budget_passed_at is not null, 'late', r.late_outcome, 'unkillable', r.unkillable_since is not null, 'checkpoint', r.checkpoint))
     from leasehold.runs r),
   'workers', (select jsonb_object_agg(w.id, jsonb_build_object(
       'id', w.id, 'token', w.token, 'instance', w.instance, 'keeper', w.keeper_id, 'boot', w.boot_id, 'queues', w.queues,
@@ -26,7 +27,7 @@ select jsonb_build_object(
   'output', (select jsonb_object_agg(o.run_id || '/' || o.stream || '/' || o.byte_offset, encode(o.bytes, 'escape'))
     from leasehold.output o),
   'agents', (select jsonb_object_agg(a.name, jsonb_build_object('most', a.max_running, 'paused', a.status = 'paused',
-      'account', coalesce(a.account, a.name), 'wakes', a.wake_on_demand,
+      'account', coalesce(a.account, a.name), 'wakes', a.wake_on_demand, 'budget', a.budget_usd,
       'first_wait', extract(epoch from a.retry_backoff), 'longest_wait', extract(epoch from a.retry_backoff_max)))
     from leasehold.agents a),
   'tenants', (select jsonb_object_agg(t.name, jsonb_build_object('most', t.max_running, 'paused', t.paused)) from leasehold.tenants t),
@@ -41,6 +42,10 @@ select jsonb_build_object(
   'repositories', (select jsonb_object_agg(p.tenant || '/' || p.name, jsonb_build_object('most', p.max_running)) from leasehold.repositories p),
   'hosts', (select jsonb_object_agg(h.host_id, jsonb_build_object('most', h.max_running)) from leasehold.hosts h),
   'all', (select c.max_running from leasehold.cluster c),
+  'usage', (select jsonb_object_agg(u.run_id || '/' || u.seq, jsonb_build_object('run', u.run_id, 'tenant', u.tenant, 'agent', u.agent,
+      'cost', u.cost_usd, 'tokens', u.input_tokens, 'today', u.at >= date_trunc('day', leasehold.clock(), 'UTC'))) from leasehold.usage u),
+  'budgets', (select jsonb_object_agg(b.scope || ':' || b.name || ':' || b.period, jsonb_build_object('scope', b.scope, 'name', b.name,
+      'since', b.since, 'spent', b.spent_usd)) from leasehold.budgets b),
   'open', (select c.timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8) and c.closed_until <= leasehold.clock()
     from leasehold.cluster c))
 """

@@ -56,6 +56,13 @@ class Tales(Lives):
         for step in (Renew(number, None), Claim(number, 1), Adopt(number, None), Finish(0, number), Deregister(number)):
             self.act(step)
 
+    @rule(kept=any_.some)
+    def sleep(self, kept):
+        """A day, and with it the period of a budget. Who comes back takes over what it finds."""
+        self.nobody_renews(24 * 3600)
+        self.act(Register("alpha"))
+        self.act(Adopt(0, kept))
+
     @rule(worker=few, boot=st.sampled_from(["boot-1", "boot-1", "boot-2"]), kept=any_.some, wrong=any_.forged)
     def restart(self, worker, boot, kept, wrong):
         """A daemon dies, and its next life adopts what its keeper still has."""

@@ -81,6 +81,7 @@ class Renew(Work):
             [("renewed", len(own))]
             + [("lost", run) for run in named - own]
             + [("unnamed", run) for run in own - named]
+            + [("budget", run) for run in own if seen.runs[run].passed]
             + [("cancel", run) for run in own if seen.jobs[seen.runs[run].job].cancelling]
         )
 

@@ -55,7 +55,7 @@ class World:
         await self.clock.set(NOON)
         await self.eye.execute(BEGINNING)
         self.workers = [await register(self.eye, instance=name) for name in ("alpha", "beta")]
-        self.runs, self.jobs, self.born, self.requests = [], [], {}, {}
+        self.runs, self.jobs, self.born, self.requests, self.reports = [], [], {}, {}, set()
         self.watched = {}  # (reaper, worker): the renewals it saw, and since when on the clock that cannot step
 
     async def pass_time(self, seconds):
