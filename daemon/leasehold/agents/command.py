@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leasehold.agents.start import command, environment
 from leasehold.models import Command, Event, Outcome, Run, Verdict
 
 VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "session", "result", "error")
@@ -18,8 +19,6 @@ REASONS: dict[str, Outcome] = {
 """What an agent may name as the reason of its own end, and the outcome that goes with it: `reasons.agent_may_say`."""
 OPEN_LIMIT = 1000
 """Tools at work at once that are told apart."""
-CONTEXT_LIMIT = 64 << 10
-"""Bytes of context that fit into one variable of the environment, with room to spare."""
 
 
 class CommandAdapter:
@@ -41,24 +40,8 @@ class CommandAdapter:
 
     def launch(self, run: Run, workspace: str) -> Command:
         """Fill the placeholders of the agent's command; the prompt goes to stdin as well."""
-        words = {
-            "{prompt}": run.prompt,
-            "{workspace}": workspace,
-            "{job_id}": str(run.job_id),
-            "{run_id}": str(run.id),
-            "{session}": run.session or "",
-        }
-        env = {
-            **run.env,
-            "LEASEHOLD_JOB_ID": str(run.job_id),
-            "LEASEHOLD_RUN_ID": str(run.id),
-            "LEASEHOLD_ATTEMPT": str(run.attempt),
-            "LEASEHOLD_TENANT": run.tenant,
-            **_context(run.context),
-            **({"LEASEHOLD_SESSION": run.session} if run.session else {}),
-        }
-        argv = (*run.launcher, *(_fill(word, words) for word in run.command))
-        return Command(argv=argv, stdin=run.prompt.encode(), env=env)
+        argv = (*run.launcher, *command(run, workspace))
+        return Command(argv=argv, stdin=run.prompt.encode(), env=environment(run))
 
     def receive(self, line: bytes) -> Sequence[Event] | None:
         """One event, or None: plain output."""
@@ -101,24 +84,6 @@ class CommandAdapter:
             message = _text(said.get("message")) or "the agent said that it failed"
             return Verdict("failed", "agent_error", message, value)
         return Verdict("succeeded", result=value)
-
-
-def _context(context: Mapping[str, Any]) -> dict[str, str]:
-    """What the job was woken with, if it fits."""
-    text = json.dumps(context, ensure_ascii=False)
-    return {"LEASEHOLD_CONTEXT": text} if context and len(text.encode()) <= CONTEXT_LIMIT else {}
-
-
-def _fill(word: str, words: dict[str, str]) -> str:
-    """Replace placeholders in one pass, so that a prompt that contains one is left as it is."""
-    parts, rest = [], word
-    while rest:
-        at, name = min(((rest.find(n), n) for n in words if n in rest), default=(-1, ""))
-        if at < 0:
-            break
-        parts += [rest[:at], words[name]]
-        rest = rest[at + len(name) :]
-    return "".join([*parts, rest])
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 from anyio import CapacityLimiter, sleep
 
-from leasehold.agents.registry import ADAPTERS
+from leasehold.agents.command import CommandAdapter
+from leasehold.agents.registry import adapter_for
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
 from leasehold.events.lanes import Trim
@@ -84,7 +85,7 @@ class LateSettler:
         try:
             ending = await self._end(kept)
             if kept.key is not None:
-                await self.settle(kept.key, ending, judge(ending, ADAPTERS["command"]()), {})
+                await self.settle(kept.key, ending, judge(ending, CommandAdapter()), {})
             else:  # stopped before it was spawned: nothing happened that anybody should hear of
                 await self._settler.forget(kept.run_id)
         except Exception:  # what an agent of an earlier life has left behind must not end this one
@@ -119,7 +120,7 @@ class LateSettler:
             log.warning("run_refused", run_id=key.id, error=str(error), run_directory="kept")
 
     async def _settle_late(self, run: Run, ending: Exit) -> None:
-        adapter = ADAPTERS[run.adapter]()
+        adapter = adapter_for(run)
         outlet = LateOutlet(self._db, self._lease, self._readers)
         whole = replace(run, events_mark=-1)  # whatever a later run of the job has set it to
         with Recorder(whole, adapter, outlet, self._keeper, self._runs / str(run.id)) as recorder:

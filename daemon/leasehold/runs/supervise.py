@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars
 
 from leasehold.agents.base import Adapter
 from leasehold.agents.command import CommandAdapter
-from leasehold.agents.registry import ADAPTERS
+from leasehold.agents.registry import ADAPTERS, adapter_for
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, RunRefused, WorkerClosed
 from leasehold.events.brake import Brake, Watched
@@ -75,7 +75,7 @@ class Supervisor:
                 self._shipper.forget(run.key)
 
     async def _see_through(self, run: Run, held: Held, kept: KeptRun | None) -> None:
-        adapter = ADAPTERS[run.adapter]()
+        adapter = adapter_for(run)
         if run.session_evicted and kept is None:
             ending = Exit(run.id, str(run.key.token), "never_started", "session_evicted")
             await self._settler.settle(run.key, ending, judge(ending, adapter), {})
@@ -177,8 +177,9 @@ class Supervisor:
                 beside.start_soon(self._ender.obey, run, held)
                 ending = await self._keeper.exited(run.id)
             try:
-                adapter = ADAPTERS.get(run.adapter, CommandAdapter)  # an unknown one may have been the accident
-                await self._settler.settle(run.key, ending, judge(ending, adapter()), {})
+                known = run.adapter in ADAPTERS  # an unknown one may have been the accident
+                adapter = adapter_for(run) if known else CommandAdapter()
+                await self._settler.settle(run.key, ending, judge(ending, adapter), {})
             except (RunRefused, WorkerClosed) as error:
                 log.warning("run_refused", error=str(error), run_directory="kept")
 

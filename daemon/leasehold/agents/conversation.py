@@ -1,0 +1,175 @@
+"""What the adapters of real agents share: what is known of a conversation so far, and how it ended. If it fails, one run fails.
+
+An adapter translates one JSON line into events of the one vocabulary; the line itself stands beside them in `raw`. A line that
+nobody here knows becomes an event of kind `unknown`: a new version of an agent says new things, and none of them ends a run.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from leasehold.agents.command import REASONS
+from leasehold.models import Event, Run, Verdict
+
+Said = dict[str, Any]
+OPEN_LIMIT = 1000
+"""Tools at work at once that are told apart."""
+WORDS_LIMIT = 64 << 10
+"""Characters of the agent's last words that go into the result; the event has them all."""
+
+
+@dataclass
+class Known:
+    """All that a later line or the verdict may need; JSON can say it."""
+
+    resumed: bool = False
+    heard: int = 0
+    session: str | None = None
+    words: str | None = None
+    open: list[str] = field(default_factory=list)
+    worked: int = 0
+    denied: list[str] = field(default_factory=list)  # since a tool last ended well
+    refused: int = 0  # answers of the backend in a row that it does not know our key
+    resets_at: Any = None
+    ended: Said | None = None  # ok, reason, message
+
+
+class Conversation:
+    """A fold over the JSON lines of an agent. Its dialect is in `translate`."""
+
+    def __init__(self, run: Run) -> None:
+        self.known = Known(resumed=run.session is not None)
+
+    @property
+    def done(self) -> bool:
+        """It has said how it ended, or will only try in vain from here on."""
+        return self.known.ended is not None
+
+    @property
+    def in_tool(self) -> bool:
+        """A tool was started and has not ended."""
+        return bool(self.known.open)
+
+    def receive(self, line: bytes) -> Sequence[Event] | None:
+        """Events, the last of which has the line as it was; None: it is no line of this protocol."""
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(said, dict) or not isinstance(said.get("type"), str):
+            return None
+        self.known.heard += 1
+        events = self._understood(said)
+        if not events:
+            return ()
+        return (*events[:-1], _beside(events[-1], said))
+
+    def _understood(self, said: Said) -> Sequence[Event]:
+        try:
+            events = self.translate(said)
+            if not all(isinstance(event.message, str | None) for event in events):
+                raise TypeError("its words are no text")
+            return events
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # a known type of another shape: kept, not fatal
+            return (unknown(said, f"{type(error).__name__}: {error}"),)
+
+    def translate(self, said: Said) -> Sequence[Event]:
+        """The dialect. May raise on what has not the shape it should have."""
+        raise NotImplementedError
+
+    def freeze(self) -> Mapping[str, Any] | None:
+        """All that is known."""
+        return asdict(self.known)
+
+    def thaw(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.known = Known(**state)
+
+    def verdict(self, exit_code: int) -> Verdict:
+        """What it said of its end first; then whether its exit code, its words and its tools agree with that (X24)."""
+        known = self.known
+        if known.ended is None:
+            return self._without_result(exit_code)
+        value = {"text": (known.words or "")[:WORDS_LIMIT] or None, "session": known.session}
+        if not known.ended["ok"]:
+            return self._failed(known.ended, value)
+        if exit_code != 0:
+            return Verdict(
+                "failed", "disagreement", f"it said that all went well, and exited with code {exit_code}", value
+            )
+        if known.denied:
+            message = f"it said that all went well, but was not allowed to use: {', '.join(known.denied[:5])}"
+            return Verdict("failed", "disagreement", message, value)
+        if not known.words and not known.worked:
+            return Verdict("failed", "empty_output", "it ended well, said nothing and used no tool", value)
+        return Verdict("succeeded", result=value)
+
+    def _failed(self, ended: Said, value: Said) -> Verdict:
+        reason = ended.get("reason")
+        if self.known.resets_at is not None:
+            value = {**value, "resets_at": self.known.resets_at}
+        if reason in REASONS:
+            return Verdict(REASONS[reason], reason, ended["message"], value)
+        return Verdict("failed", "agent_error", ended["message"], value)
+
+    def _without_result(self, exit_code: int) -> Verdict:
+        known = self.known
+        value = {"session": known.session} if known.session else None
+        if known.resumed and not known.heard and exit_code != 0:
+            message = f"it would not go on with its session: it exited with code {exit_code} before it said anything"
+            return Verdict("failed", "session_rejected", message, value)
+        if exit_code != 0:
+            return Verdict("failed", "exit_code", f"exited with code {exit_code} before it said how it ended", value)
+        return Verdict("failed", "protocol", "it left, with exit code 0, before it said how it ended", value)
+
+    def end(self, *, ok: bool, reason: str | None = None, message: str | None = None) -> Event:
+        """It says how it ended."""
+        self.known.ended = {"ok": ok, "reason": reason, "message": message or "the agent said that it failed"}
+        self.known.open.clear()
+        data = {"ok": ok, **({"reason": reason} if reason else {})}
+        return Event("result", message, data, "info" if ok else "error")
+
+    def begin(self, session: object) -> Event:
+        """It says which conversation this is."""
+        if not isinstance(session, str):
+            raise TypeError("a session's id is a string")
+        self.known.session = session
+        return Event("session", None, {"id": session})
+
+    def speak(self, text: object) -> Event:
+        """It says something to whoever asked."""
+        if not isinstance(text, str):
+            raise TypeError("its words are no text")
+        self.known.words = text
+        return Event("message", text, {"role": "agent"})
+
+    def start_tool(self, ident: str, name: str, what: str | None) -> Event:
+        """It uses a tool."""
+        if len(self.known.open) < OPEN_LIMIT and ident not in self.known.open:
+            self.known.open.append(ident)
+        return Event("tool_call", what or name, {"id": ident, "name": name, "status": "started"})
+
+    def finish_tool(self, ident: str, name: str | None, *, ok: bool, **more: Any) -> Event:
+        """The tool has ended, one way or the other."""
+        if ident in self.known.open:
+            self.known.open.remove(ident)
+        if ok:
+            self.known.worked += 1
+            self.known.denied.clear()
+        data = {"id": ident, **({"name": name} if name else {}), "status": "finished", "ok": ok, **more}
+        return Event("tool_call", name, data, "info" if ok else "warning")
+
+
+def unknown(said: Said, why: str | None = None) -> Event:
+    """Kept as it is."""
+    return Event("unknown", why or str(said["type"]), {}, "debug")
+
+
+def _beside(event: Event, said: Said) -> Event:
+    return Event(event.kind, event.message, {**event.data, "raw": said}, event.level, event.phase)
