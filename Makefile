@@ -12,10 +12,10 @@ JOBS  ?= 1000000
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check model fmt machine stress outage flood bench backlog hammer capabilities clean
+.PHONY: help demo test test-agents record check model fmt machine stress outage flood bench backlog hammer capabilities clean
 
 help: ## what one can make here
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY) ## a server, a daemon, three jobs by plain SQL, their log, their outcomes
 	@$(BIN)/leasehold demo
@@ -34,6 +34,14 @@ model: $(READY) ## every small and large world of the lease protocol: some minut
 
 fmt: $(READY) ## make it look as it should
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+test-agents: $(READY) ## the real Codex and Claude Code, from npm, against a scripted model on loopback
+	@scripts/agents $(VENV)/agents
+	@LEASEHOLD_REAL_AGENTS=1 $(BIN)/python -m pytest tests/agents $(ARGS)
+
+record: $(READY) ## record anew what the real agents say: writes tests/agents/transcripts
+	@scripts/agents $(VENV)/agents
+	@PYTHONPATH=tests $(BIN)/python -m agents.record $(ARGS)
 
 machine: $(READY) ## random lives of the database, for MINUTES; whatever is found is shrunk to its shortest
 	@LEASEHOLD_MACHINE_MINUTES=$(MINUTES) $(BIN)/python -m pytest -s tests/sql/test_machine.py -k longer $(ARGS)

@@ -1,0 +1,138 @@
+"""Adapters are folds: what holds for every transcript, and for lines that no transcript has."""
+
+import json
+
+import pytest
+from agents.replay import ALL, fresh, lines
+from agents.runs import run_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from leasehold.agents.registry import ADAPTERS, adapter_for
+
+VOCABULARY = {
+    "session", "message", "progress", "tool_call", "plan", "usage", "permission", "retrying", "rate_limited", "result",
+    "error", "unknown",
+}  # fmt: skip
+REAL = [name for name in ADAPTERS if name != "command"]
+WORDS = st.sampled_from(
+    ["subtype", "item", "id", "message", "content", "usage", "error", "status", "text", "is_error", "result", "model"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+TYPES = st.sampled_from([
+    "thread.started", "turn.started", "item.started", "item.completed", "turn.completed", "turn.failed", "error",
+    "system", "assistant", "user", "result", "rate_limit_event", "stream_event", "something.new",
+])  # fmt: skip
+
+each_transcript = pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
+
+
+def test_there_are_transcripts():
+    assert len(ALL) > 30
+
+
+@each_transcript
+def test_every_line_is_understood_in_the_one_vocabulary_and_kept_beside_its_events(path):
+    about, said = lines(path)
+    adapter = fresh(path, about)
+    for line in said:
+        events = adapter.receive(line)
+        assert events is not None, line
+        assert {event.kind for event in events} <= VOCABULARY
+        if events:
+            assert events[-1].data["raw"] == json.loads(line)
+
+
+@each_transcript
+def test_whoever_goes_on_from_a_frozen_state_hears_and_judges_the_same(path):
+    about, said = lines(path)
+    whole, taken_over = fresh(path, about), fresh(path, about)
+    for line in said:
+        state = json.loads(json.dumps(taken_over.freeze()))
+        taken_over = adapter_for(run_of(run_name(path)))  # of a daemon that knows nothing else
+        taken_over.thaw(state)
+        assert taken_over.receive(line) == whole.receive(line)
+        assert (taken_over.done, taken_over.in_tool) == (whole.done, whole.in_tool)
+    assert taken_over.verdict(about["exit_code"]) == whole.verdict(about["exit_code"])
+
+
+def run_name(path):
+    return path.parent.name.replace("_", "-")
+
+
+@each_transcript
+def test_no_transcript_that_is_cut_before_its_result_is_a_success(path):
+    about, said = lines(path)
+    adapter = fresh(path, about)
+    for line in said:
+        if not adapter.done:
+            assert adapter.verdict(0).outcome != "succeeded"
+            adapter.receive(line)
+
+
+@each_transcript
+def test_the_session_is_known_with_the_first_line_if_at_all(path):
+    about, said = lines(path)
+    adapter = fresh(path, about)
+    events = [event for line in said[:1] for event in adapter.receive(line)]
+    if "resume_unknown" not in path.stem:
+        assert [event.kind for event in events] == ["session"]
+        assert events[0].data["id"] == adapter.freeze()["session"]
+
+
+@pytest.mark.parametrize("name", REAL)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # of a busy machine
+@given(kind=TYPES, rest=st.dictionaries(WORDS, JSON, max_size=5))
+def test_a_line_of_any_shape_is_kept_and_ends_nothing(name, kind, rest):
+    adapter = adapter_for(run_of(name))
+    events = adapter.receive(json.dumps({**rest, "type": kind}).encode())
+    assert events is not None
+    assert {event.kind for event in events} <= VOCABULARY
+    assert all(event.message is None or isinstance(event.message, str) for event in events)
+    json.dumps(adapter.freeze())
+    adapter.verdict(0)
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"[]", b"null", b"words\n", b'{"no": "type"}', b'{"type": 1}', b"[" * 100_000]
+)
+def test_what_is_no_line_of_the_protocol_is_output(name, line):
+    assert adapter_for(run_of(name)).receive(line) is None
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_line_of_a_newer_version_is_kept_as_it_is(name):
+    said = {"type": "thing.of.tomorrow", "colour": "blue"}
+    (event,) = adapter_for(run_of(name)).receive(json.dumps(said).encode())
+    assert (event.kind, event.level, event.data) == ("unknown", "debug", {"raw": said})
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_silence_is_no_success(name):
+    assert adapter_for(run_of(name)).verdict(0).reason == "protocol"
+    assert adapter_for(run_of(name)).verdict(3).reason == "exit_code"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_run_that_was_to_go_on_with_a_session_and_ended_without_a_word_was_rejected(name):
+    assert adapter_for(run_of(name, session="s-1")).verdict(1).reason == "session_rejected"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_prompt_is_no_argument_and_the_session_is_asked_for(name):
+    start = adapter_for(run_of(name)).launch(
+        run_of(name, ("/bin/agent", "-x", "{workspace}"), launcher=("nice",)), "/w"
+    )
+    assert start.argv[:2] == ("nice", "/bin/agent")
+    assert "-x" in start.argv
+    assert "/w" in start.argv
+    assert "hello" not in start.argv
+    assert start.stdin == b"hello"
+    assert not {"resume", "--resume"} & set(start.argv)
+    again = adapter_for(run_of(name)).launch(run_of(name, ("/bin/agent",), session="s-1"), "/w")
+    assert {"resume", "--resume"} & set(again.argv)
+    assert "s-1" in again.argv
