@@ -353,8 +353,6 @@ async def test_an_ask_whose_job_ends_before_its_turn_waits_no_more(sql, hire, fi
         await patient.finish(run)
     row = await sql.fetchrow("select disposition, why, job_id, decided_at from leasehold.wakeups where id = $1", wakeup)
     assert (row["disposition"], row["job_id"], row["decided_at"]) == ("rejected", job, clock.now)
-    assert (
-        row["why"]
-        == f"its job {dict(cancelled='was cancelled', expired='timed out', retired='failed')[end]} before its key was free"
-    )
+    became = {"cancelled": "was cancelled", "expired": "timed out", "retired": "failed"}
+    assert row["why"] == f"its job {became[end]} before its key was free"
     await sane()
