@@ -113,13 +113,22 @@ as $$
 declare
   next_up jobs;
   agent_status text;
+  unwanted text;
 begin
   for turn in 1..100 loop
     next_up := next_of_key(promote_next.tenant, promote_next.key);
     exit when next_up.id is null;
     agent_status := (select a.status from agents a where a.name = next_up.agent);
     if agent_status = 'retired' or agent_status is null then
-      perform end_unpromoted(next_up);
+      perform end_unpromoted(next_up, 'failed', 'agent_retired', format('agent "%s" was retired before its turn came', next_up.agent));
+      perform reject_wakeups(next_up.id, 'failed');
+      continue;
+    end if;
+    unwanted := switched_off(next_up);
+    if unwanted is not null then
+      perform end_unpromoted(next_up, 'cancelled', 'cancelled',
+                             format('%s of agent "%s" was switched off before its turn came', unwanted, next_up.agent));
+      perform skip_wakeups(next_up.id, unwanted);
     else
       perform make_live(next_up);
       return;
@@ -198,23 +207,21 @@ begin
   insert into arrivals (lane, queue, tenant, agent, repository) values (job.lane, job.queue, job.tenant, job.agent, job.repository);
 end $$;
 
--- Nobody may be asked any more to do what has waited: it fails, visibly, and the next one comes.
-create or replace function leasehold.end_unpromoted(job leasehold.jobs) returns void
+-- Nobody may be asked any more to do what has waited, or nobody wants it: it ends, visibly, and the next one comes.
+create or replace function leasehold.end_unpromoted(job leasehold.jobs, status text, reason text, message text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
-declare
-  why text := format('agent "%s" was retired before its turn came', job.agent);
 begin
   perform set_config('leasehold.actor', 'promote', true);
   update jobs j
-     set status = 'failed',
-         reason = 'agent_retired',
-         message = why,
+     set status = end_unpromoted.status,
+         reason = end_unpromoted.reason,
+         message = end_unpromoted.message,
          finished_at = clock(),
          updated_at = clock()
    where j.id = job.id;
   perform set_config('leasehold.actor', '', true);
-  perform note(job.id, job.tenant, null, 'failed', why, '{"reason": "agent_retired"}', 'error');
-  perform reject_wakeups(job.id, 'failed');
+  perform note(job.id, job.tenant, null, status, message, jsonb_build_object('reason', reason),
+               case status when 'failed' then 'error' else 'warning' end);
 end $$;

@@ -72,7 +72,8 @@ values
   ('job', 'queued',   'cancelled', 'cancel'),
   ('job', 'deferred', 'cancelled', 'cancel'),
   ('job', 'deferred', 'cancelled', 'coalesce'),
-  ('job', 'deferred', 'failed',    'promote')
+  ('job', 'deferred', 'failed',    'promote'),
+  ('job', 'deferred', 'cancelled', 'promote')
 union all
 select 'job', live.status, ended.status, ending.actor
   from unnest(array['running', 'waiting']) live (status),

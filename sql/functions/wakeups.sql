@@ -230,6 +230,36 @@ begin
      and w.disposition = 'deferred';
 end $$;
 
+-- The switch that says no to all that a deferred job was woken for. Null: none does, or somebody wants it who did not wake:
+-- an ask of enqueue() has no trigger.
+create or replace function leasehold.switched_off(job leasehold.jobs) returns text
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return (select case when bool_and(asked.off) then min(asked.switch) end
+            from (select case w.source when 'schedule' then 'wake_on_schedule' else 'wake_on_demand' end as switch,
+                         case w.source when 'schedule' then not a.wake_on_schedule
+                                       else not a.wake_on_demand and (w.source <> 'on_demand' or w.trigger is not null) end as off
+                    from wakeups w
+                    join agents a on a.name = (switched_off.job).agent
+                   where w.job_id = (switched_off.job).id
+                     and w.disposition in ('deferred', 'coalesced', 'promoted', 'accepted')) asked);
+end $$;
+
+create or replace function leasehold.skip_wakeups(job bigint, switch text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  update wakeups w
+     set disposition = 'skipped',
+         why = format('%s is off', skip_wakeups.switch),
+         decided_at = clock()
+   where w.job_id = skip_wakeups.job
+     and w.disposition in ('deferred', 'coalesced');
+end $$;
+
 -- A job that waited behind its key has ended there: nobody waits for it any more.
 create or replace function leasehold.reject_wakeups(job bigint, status text) returns void
 language plpgsql

@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from sql.wakes import asks, wake
+from sql.wakes import asks, enqueue, wake
 
 
 @pytest.fixture
@@ -353,6 +353,35 @@ async def test_an_ask_whose_job_ends_before_its_turn_waits_no_more(sql, hire, fi
         await patient.finish(run)
     row = await sql.fetchrow("select disposition, why, job_id, decided_at from leasehold.wakeups where id = $1", wakeup)
     assert (row["disposition"], row["job_id"], row["decided_at"]) == ("rejected", job, clock.now)
-    became = {"cancelled": "was cancelled", "expired": "timed out", "retired": "failed"}
-    assert row["why"] == f"its job {became[end]} before its key was free"
+    ended = {"cancelled": "was cancelled", "expired": "timed out", "retired": "failed"}[end]
+    assert row["why"] == f"its job {ended} before its key was free"
+    await sane()
+
+
+@pytest.mark.rule("PW30")
+@pytest.mark.parametrize("source", ["schedule", "on_demand"])
+async def test_what_is_not_wanted_any_more_when_its_turn_comes_is_skipped(sql, worker, job, look, sane, source):
+    switch = f"wake_on_{source.removeprefix('on_')}"
+    await job(concurrency_key="k")
+    run = await worker.claim_one()
+    _, disposition, woken, _ = await wake(sql, key="k", source=source)
+    assert disposition == "deferred"
+    await wake(sql, key="k", source=source)
+    plain = await job(concurrency_key="k")
+    await sql.execute(f"update leasehold.agents set {switch} = false")
+    await worker.finish(run)
+    assert [(await look(j))["status"] for j in (woken, plain)] == ["cancelled", "queued"]
+    assert await sql.fetch("select disposition, why from leasehold.wakeups") == [("skipped", f"{switch} is off")] * 2
+    assert switch in (await look(woken))["message"]
+    await sane()
+
+
+async def test_what_somebody_else_wants_too_is_done(sql, worker, job, look, sane):
+    await job(concurrency_key="k")
+    run = await worker.claim_one()
+    _, _, woken, _ = await wake(sql, key="k")
+    assert await enqueue(sql, conflict_policy="coalesce", concurrency_key="k") == (woken, "coalesced")
+    await sql.execute("update leasehold.agents set wake_on_demand = false")
+    await worker.finish(run)
+    assert (await look(woken))["status"] == "queued"
     await sane()
