@@ -82,7 +82,7 @@ begin
       and r.late_outcome is null;
   perform want_removal(s.host_id, s.keeper_id, 'session', s.path)
      from unnest(runs_) one (id)
-    cross join lateral (select k.* from leasehold.sessions k where k.last_run = one.id) s
+    cross join lateral (select k.* from leasehold.sessions k where k.last_run = one.id offset 0) s
     where s.kind = 'directory'
       and s.key like 'job:%';
   insert into usage_days (day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, cost_usd, unpriced)

@@ -34,7 +34,17 @@ declare
   free text;
   one removals;
 begin
-  if exists (select from removals m join sessions s using (host_id, keeper_id, path) where m.done_at is null and m.next_at <= clock()) then
+  if exists (select from workers w
+              cross join lateral (select m.path
+                                    from removals m
+                                   where m.host_id = w.host_id
+                                     and m.keeper_id = w.keeper_id
+                                     and m.done_at is null
+                                     and m.next_at <= clock()
+                                   order by m.next_at
+                                   limit least(greatest(at_most, 1), 100)) due
+              where w.id = take_removals.worker
+                and (select true from sessions s where s.path = due.path limit 1)) then
     perform pg_advisory_xact_lock(hashtextextended('leasehold.claim', 0));      -- before the worker, as in claim(): see storage_is_free()
   end if;
   self := hold_worker(take_removals.worker, take_removals.token);

@@ -183,6 +183,14 @@ async def test_renewals_stay_in_place(sql, worker):
     )
 
 
+SESSIONS = """(tenant, agent, adapter, key, conversation, updated_at, kind, host_id, keeper_id, path, expires_at)
+    select 't', 'fixer', 'command', 'k' || g, g, leasehold.clock() - interval '1 day', k.kind, 'h', 'k', 'sessions/k' || g,
+           case k.kind when 'directory' then leasehold.clock() + (g - 2000) * interval '1 minute' end
+      from generate_series(1, 4000) g cross join lateral (select case when g % 2 = 0 then 'directory' else 'evicted' end) k (kind)"""
+DAYS = """(folded, day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, unpriced)
+    select true, date '2020-01-01' + g, 't', 'fixer', 'x', 'p', 'm', 1, 1, 1, 1, 0 from generate_series(1, 2000) g"""
+
+
 async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches, sql):
     worker = await hire()
     await sql.execute("update leasehold.retention set keep = '0', batch = 8")
@@ -192,6 +200,10 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
     await sql.execute("""insert into leasehold.wakeups (tenant, agent, actor, disposition, job_id, at, decided_at)
         select 't', 'fixer', 'x', case when g % 2 = 0 then 'accepted' else 'skipped' end, case when g % 2 = 0 then g end,
                leasehold.clock() - interval '1 day', leasehold.clock() from generate_series(1, 4000) g""")
+    await sql.execute(f"insert into leasehold.sessions {SESSIONS}")
+    await sql.execute("""insert into leasehold.threads (tenant, thread, last_activity_at, updated_at)
+        select 't', 'u' || g, leasehold.clock() - interval '1 day', leasehold.clock() from generate_series(1, 4000) g""")
+    await sql.execute(f"insert into leasehold.usage_days {DAYS}")
     wrong, after = {}, None
     for turn in range(2):
         after = None
@@ -203,7 +215,7 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
             assert after in ("workers", "events") or rows[0]["removed"] >= 8, (turn, rows)
             wrong |= {
                 (turn, after, table): read[table]
-                for table in (*BIG, "removals", "wakeups")
+                for table in (*BIG, "removals", "wakeups", "sessions", "threads", "usage_days")
                 if read[table][0] > 0 or read[table][1] > 200
             }
     assert not wrong, wrong
