@@ -77,6 +77,18 @@ def test_no_path_leads_out_of_its_room(tmp_path, path):
     )
 
 
+def test_a_state_directory_may_be_a_link_what_lies_below_may_not(tmp_path):
+    fill(tmp_path / "real" / "sessions" / "one")
+    fill(tmp_path / "elsewhere" / "two")
+    (tmp_path / "state").symlink_to(tmp_path / "real")
+    remove_beneath(tmp_path / "state", "sessions/one")
+    assert not (tmp_path / "real" / "sessions" / "one").exists()
+    (tmp_path / "real" / "workspaces").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="directory"):
+        remove_beneath(tmp_path / "state", "workspaces/two")
+    assert (tmp_path / "elsewhere" / "two").exists()
+
+
 def test_what_is_gone_already_is_gone(tmp_path):
     remove_beneath(tmp_path, "sessions/one/two")
     (tmp_path / "sessions").mkdir()

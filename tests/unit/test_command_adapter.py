@@ -219,3 +219,10 @@ def test_a_session_to_go_on_with_is_in_command_and_environment():
     alone = CommandAdapter().launch(run(("agent", "--resume={session}")), "/w")
     assert alone.argv == ("agent", "--resume=")
     assert "LEASEHOLD_SESSION" not in alone.env
+
+
+def test_the_moment_of_a_reset_is_kept_beside_a_value():
+    adapter = CommandAdapter()
+    say(adapter, type="result", ok=False, reason="quota", resets_at="2030-01-01T12:00:00Z", value={"done": 3})
+    assert adapter.verdict(0).result["resets_at"] == "2030-01-01T12:00:00Z"
+    assert adapter.verdict(0).result["value"] == {"done": 3}

@@ -73,7 +73,8 @@ class CommandAdapter:
     def verdict(self, exit_code: int) -> Verdict:
         """A reason that it may name itself, then the exit code, then what else its last `result` line says."""
         said = self._result or {}
-        value = said.get("value", {key: item for key, item in said.items() if key not in ("ok", "message")} or None)
+        rest = {key: item for key, item in said.items() if key not in ("ok", "message")}
+        value = rest if "resets_at" in said else said.get("value", rest or None)  # SQL parks the account by it
         reason = _text(said.get("reason"))
         if said.get("ok") is False and reason in REASONS:
             message = _text(said.get("message")) or f"the agent named the reason: {reason}"

@@ -11,10 +11,12 @@ ROOMS = frozenset({"sessions", "workspaces"})
 
 
 def remove_beneath(state_dir: Path, path: str) -> None:
-    """Remove `path`, a tree below `state_dir`; gone already is fine. Raises OSError, also for a link anywhere on the way."""
+    """Remove `path`, a tree below `state_dir`; gone already is fine. Raises OSError, also for a link anywhere below `state_dir`."""
     *above, name = _parts(path)
     with ExitStack() as opened:
-        here = os.open(state_dir, DIRECTORY)
+        here = os.open(
+            state_dir, DIRECTORY & ~os.O_NOFOLLOW
+        )  # where it is, whoever runs the daemon has said, by a link or not
         opened.callback(os.close, here)
         for part in above:  # each is opened from the one above, so that nobody can put a link under us
             try:
