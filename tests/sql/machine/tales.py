@@ -10,6 +10,7 @@ from sql.machine.choices import few
 from sql.machine.goes import Deregister, Reap, Watch
 from sql.machine.lates import ReadLate, ShipLate
 from sql.machine.lives import Lives
+from sql.machine.seen import DONE
 from sql.machine.speaks import Finish, Start, Unkillable
 from sql.machine.works import Adopt, Claim, Register, Renew
 
@@ -55,6 +56,23 @@ class Tales(Lives):
         number = self.world.number(worker)
         for step in (Renew(number, None), Claim(number, 1), Adopt(number, None), Finish(0, number), Deregister(number)):
             self.act(step)
+
+    @rule(
+        number=any_.many, asks=st.lists(any_.wakes | any_.enqueues, min_size=1, max_size=4), end=st.sampled_from("cfn")
+    )
+    def crowd(self, number, asks, end):
+        """Several ask for what somebody has a key for: they join or wait; then it is cancelled, or it finishes, or neither."""
+        held = [job for job in self.seen.jobs.values() if job.key and job.status not in DONE]
+        if not held:
+            return
+        one = held[-1 - number % len(held)]
+        for n, ask in enumerate(asks):
+            self.act(replace(ask, tenant=one.tenant, key=one.key, agent=ask.agent if n % 2 else one.agent))
+        runs = [run for run in self.world.runs if run["job_id"] == one.id and self.seen.speaks(run)]
+        if end == "c" and one.id in self.world.jobs:
+            self.act(Cancel(self.world.jobs[::-1].index(one.id)))
+        elif end == "f" and runs:
+            self.act(Finish(self.world.runs[::-1].index(runs[0])))
 
     @rule(kept=any_.some)
     def sleep(self, kept):
