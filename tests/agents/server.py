@@ -42,6 +42,7 @@ class ModelServer:
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.asked: Counter[tuple[str, str]] = Counter()
+        self.becomes: dict[str, str] = {}  # a scenario that is another one by now: the provider is well again
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True  # an agent that was killed may have left one in the middle of a word
         self._server.block_on_close = False
@@ -84,6 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         if dialect is None:
             return self._json(200, {"input_tokens": 1000})  # somebody counts tokens
         model: ModelServer = self.server.model  # type: ignore[attr-defined]
+        scenario = model.becomes.get(scenario, scenario)
         model.requests.append((scenario, body))
         asked = dialect.asked(body)
         model.asked[scenario, asked.prompt] += 1
