@@ -33,7 +33,7 @@ class Side:
         queues = f"default,{self.host.instance}"
         self.daemon = await self.host.launch(**{**SHORT, "queues": queues, **settings})
         if ready:
-            await self.host.said("daemon_ready", pid=self.daemon.pid)
+            await self.host.said("daemon_ready", pid=self.daemon.pid, within=90)  # a process may start late under load
 
     async def kill(self):
         self.daemon.kill()
