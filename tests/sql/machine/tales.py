@@ -10,6 +10,7 @@ from sql.machine.choices import few
 from sql.machine.goes import Deregister, Reap, Watch
 from sql.machine.lates import ReadLate, ShipLate
 from sql.machine.lives import Lives
+from sql.machine.money import Report
 from sql.machine.seen import DONE
 from sql.machine.speaks import Finish, Start, Unkillable
 from sql.machine.works import Adopt, Claim, Register, Renew
@@ -73,6 +74,18 @@ class Tales(Lives):
             self.act(Cancel(self.world.jobs[::-1].index(one.id)))
         elif end == "f" and runs:
             self.act(Finish(self.world.runs[::-1].index(runs[0])))
+
+    @rule(first=any_.budgets, marks=st.lists(any_.mark, min_size=1, max_size=4), then=st.sampled_from([None, 1, 1000]))
+    def spend(self, first, marks, then):
+        """The latest run says what it costs while a budget of its agent or tenant changes."""
+        if not any(self.seen.speaks(run) for run in self.world.runs):
+            return
+        row = self.seen.runs[self.world.run_of(0)["run_id"]]
+        self.act(replace(first, name=row[first.scope]))
+        for mark in marks:
+            self.act(Report(((0, True, mark),)))
+        self.act(Claim(0, 1))
+        self.act(replace(first, name=row[first.scope], amount=then))
 
     @rule(kept=any_.some)
     def sleep(self, kept):
