@@ -35,13 +35,13 @@ model: $(READY) ## every small and large world of the lease protocol: some minut
 fmt: $(READY) ## make it look as it should
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
-test-agents: $(READY) ## the real Codex and Claude Code, from npm, against a scripted model on loopback
+test-agents: $(READY) ## the real Codex and Claude Code, from npm, against a scripted model, with no other network
 	@scripts/agents $(VENV)/agents
-	@LEASEHOLD_REAL_AGENTS=1 $(BIN)/python -m pytest tests/agents $(ARGS)
+	@LEASEHOLD_REAL_AGENTS=1 scripts/offline $(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1 tests/agents $(ARGS)
 
 record: $(READY) ## record anew what the real agents say: writes tests/agents/transcripts
 	@scripts/agents $(VENV)/agents
-	@PYTHONPATH=tests $(BIN)/python -m agents.record $(ARGS)
+	@PYTHONPATH=tests scripts/offline $(BIN)/python -m agents.record $(ARGS)
 
 machine: $(READY) ## random lives of the database, for MINUTES; whatever is found is shrunk to its shortest
 	@LEASEHOLD_MACHINE_MINUTES=$(MINUTES) $(BIN)/python -m pytest -s tests/sql/test_machine.py -k longer $(ARGS)

@@ -118,7 +118,7 @@ class Claude(Conversation):
             yield Event("usage", None, {**tokens, "model": model, "cost_usd": used.get("costUSD")})
 
     def _result(self, said: Said) -> Event:
-        words = said.get("result") or "; ".join(map(str, said.get("errors") or []))
+        words = str(said.get("result") or "; ".join(map(str, said.get("errors") or [])))
         if said.get("is_error") or said.get("terminal_reason") not in {None, "completed"}:
             return self.end(ok=False, reason=reason_of(said, words), message=words or said.get("terminal_reason"))
         self.known.words = words or self.known.words

@@ -130,7 +130,7 @@ class Conversation:
 
     def end(self, *, ok: bool, reason: str | None = None, message: str | None = None) -> Event:
         """It says how it ended."""
-        self.known.ended = {"ok": ok, "reason": reason, "message": message or "the agent said that it failed"}
+        self.known.ended = {"ok": ok, "reason": reason, "message": str(message or "the agent said that it failed")}
         self.known.open.clear()
         data = {"ok": ok, **({"reason": reason} if reason else {})}
         return Event("result", message, data, "info" if ok else "error")
