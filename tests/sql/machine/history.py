@@ -104,12 +104,14 @@ class History:
         """A run is opened only within the limits, be they those of before or those of after."""
         for run in opened(before, after):
             for kind, name in limited(run):
-                limits = [look[name] for look in (getattr(before, kind), getattr(after, kind)) if name in look]
+                limits = [look.get(name) for look in (getattr(before, kind), getattr(after, kind))]
+                if None in limits:
+                    continue  # it had no limit before, or has none now
                 mosts = [limit.most for limit in limits]
-                if mosts and None not in mosts:
+                if None not in mosts:
                     live = after.running(kind, name)
                     assert live <= max(mosts), f"{live} live runs of {name}, {max(mosts)} are allowed"
-                stopped = limits and all(limit.get("paused") for limit in limits)
+                stopped = all(limit.get("paused") for limit in limits)
                 assert not stopped, f"run {run.id} was opened, and {kind} {name} is paused"
             if None not in (before.all, after.all):
                 assert len(after.live()) <= max(before.all, after.all), f"{len(after.live())} live runs in all"
