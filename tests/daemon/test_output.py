@@ -90,7 +90,9 @@ async def test_of_a_flood_head_and_tail_are_kept_and_memory_and_disk_stay_small(
     is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
     assert [notice["stream"] for notice in await notices(job, "output_truncated")] == ["stdout"]
     assert memory - before < 20 * MIB
-    assert disk < 200 * MIB
+    assert disk < 300 * MIB, (
+        "much of it goes before it is all there, even if others keep the cores busy; `make flood` measures"
+    )
 
 
 async def test_exactly_what_is_over_the_cap_is_dropped(host, flooder, insert, ends, stored, notices):
