@@ -36,6 +36,7 @@ async def started(tmp_path, monkeypatch):
     """Start `leasehold doctor --torture ...` with all its files below tmp_path."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LEASEHOLD_")}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ours may be ignored, and it would be inherited
     processes = []
 
     async def start(*words):
@@ -48,6 +49,7 @@ async def started(tmp_path, monkeypatch):
         if process.returncode is None:
             process.kill()
         await process.wait()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
