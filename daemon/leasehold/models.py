@@ -116,11 +116,39 @@ class DueSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute, before anybody has executed it."""
+    """What to execute, before anybody has executed it. `converses`: its stdin stays open, for what an adapter owes it."""
 
     argv: tuple[str, ...]
     stdin: bytes | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    converses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Bytes for the stdin of a live agent. Of one run the keeper takes each key once, so whoever is in doubt says it again."""
+
+    key: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What somebody wants of a live conversation. `id` is that of the turn, or of the interaction that is answered.
+
+    `data` of an answer: `request`, the agent's own id of what it asked, and `decision`, `option`, `answers`, `message`, as in
+    `interactions.response`.
+    """
+
+    kind: Literal["prompt", "steer", "interrupt", "answer"]
+    id: int
+    text: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What the keeper knows it by."""
+        return f"{'answer' if self.kind == 'answer' else 'turn'}:{self.id}"
 
 
 @dataclass(frozen=True, slots=True)

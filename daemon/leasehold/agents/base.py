@@ -1,9 +1,9 @@
 """What an adapter is: the dialect an agent speaks. Pure: no I/O, no clock, no database, no asyncio."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from leasehold.models import Command, Event, Run, Verdict
+from leasehold.models import Command, Control, Event, Input, Run, Verdict
 
 
 class Adapter(Protocol):
@@ -31,3 +31,34 @@ class Adapter(Protocol):
 
     def thaw(self, state: Mapping[str, Any]) -> None:
         """Be as the adapter was that said `state`; goes on with the line behind the last one it had received."""
+
+
+@runtime_checkable
+class Conversing(Adapter, Protocol):
+    """An adapter whose agent is spoken to while it lives.
+
+    What it owes is part of its state: a replay owes the same again, under the same keys, and the keeper takes no key twice. So
+    nothing is lost and nothing said twice, whoever dies in between.
+    """
+
+    @property
+    def owed(self) -> Sequence[Input]:
+        """What the agent is to hear and nobody has taken yet, in order."""
+
+    def taken(self, key: str) -> None:
+        """The keeper has it."""
+
+    @property
+    def ready(self) -> bool:
+        """Its session is open: a control can be sent."""
+
+    def send(self, control: Control) -> None:
+        """Owe the agent this control. Sending one again changes nothing. One that comes too late ends as a `turn` event that says so."""
+
+    @property
+    def waiting(self) -> bool:
+        """It has asked a human something, and cannot go on without the answer."""
+
+    @property
+    def over(self) -> bool:
+        """All that was asked of it is done: its stdin may be closed, which is how it leaves."""

@@ -1,56 +1,21 @@
 """Every SQL function the daemon calls, one method each, same name. If a call fails, its caller decides what fails."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
-from uuid import UUID
+from datetime import timedelta
+from typing import Any
 
 import asyncpg
-import structlog
-from anyio import sleep
 
-from leasehold.db.away import AWAY, Refusal, Weather, named_errors, words
+from leasehold.db.access import Rows
+from leasehold.db.away import Weather
 from leasehold.db.connect import ANSWER, connect_pool
-from leasehold.loops import jittered
-from leasehold.models import Claim, DueSchedule, EventRow, OutputRow, Removal, Run, RunKey, Settled, Verdict, Worker
-
-log = structlog.get_logger()
-P = ParamSpec("P")
-T = TypeVar("T")
-Rows = list[asyncpg.Record]
+from leasehold.db.upkeep import Upkeep
+from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
 
 
-class Database:
-    """A pool and the functions behind it. Raises AWAY, WorkerClosed or RunRefused; anything else is our mistake."""
-
-    def __init__(self, pool: asyncpg.Pool, weather: Weather, answer: float) -> None:
-        self._pool = pool
-        self._answer = answer
-        self._weather = weather
-
-    @property
-    def connected(self) -> bool:
-        """Did the last call get an answer?"""
-        return self._weather.fair
-
-    async def _fetch(self, statement: str, *arguments: object) -> Rows:
-        with self._weather.watched(), named_errors():
-            async with self._connection() as connection:
-                rows: Rows = await connection.fetch(statement, *arguments)
-                return rows
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
-        """A connection of the pool. Whatever keeps us from getting one means: away."""
-        try:
-            connection = await self._pool.acquire(timeout=10)
-        except Refusal as error:
-            raise ConnectionError(words(error)) from error
-        try:
-            yield connection
-        finally:
-            await self._pool.release(connection, timeout=min(10.0, self._answer))
+class Database(Upkeep):
+    """Those about workers and runs, and with them all. Raises AWAY, WorkerClosed or RunRefused; anything else is our mistake."""
 
     async def register_worker(
         self, instance: str, host_id: str, boot_id: str, keeper_id: str, version: str, capacity: int,
@@ -216,65 +181,9 @@ class Database:
             "select * from leasehold.reap($1, $2, $3, $4)", worker.id, worker.token, list(suspects), list(renewals)
         )
 
-    async def next_due(self, worker: Worker) -> timedelta | None:
-        """How long until the earliest job whose time has not come yet; None: there is none."""
-        rows = await self._fetch("select leasehold.next_due($1)", worker.id)
-        due: timedelta | None = rows[0][0]
-        return due
-
-    async def due_schedules(self, worker: Worker, most: int) -> list[DueSchedule]:
-        """Up to `most` schedules that are due, and the first that is not."""
-        rows = await self._fetch("select * from leasehold.due_schedules($1, $2, $3)", worker.id, worker.token, most)
-        return [DueSchedule(row["schedule"], *list(row.values())[1:]) for row in rows]
-
-    async def fire_schedule(self, worker: Worker, schedule: DueSchedule, ticks: Sequence[datetime] | None) -> Rows:
-        """Fire what has come of it and advance it: (what, tick, job_id, detail)."""
-        return await self._fetch(
-            "select * from leasehold.fire_schedule($1, $2, $3, $4, $5, $6)",
-            worker.id, worker.token, schedule.id, schedule.version, schedule.next_at, ticks,
-        )  # fmt: skip
-
-    async def fail_schedule(self, worker: Worker, schedule: DueSchedule, error: str) -> bool:
-        """Say in its row why it cannot be fired; False when it is not what we have read any more."""
-        rows = await self._fetch(
-            "select leasehold.fail_schedule($1, $2, $3, $4, $5, $6)",
-            worker.id, worker.token, schedule.id, schedule.version, schedule.next_at, error,
-        )  # fmt: skip
-        return bool(rows[0][0])
-
-    async def sweep_retention(self, worker: Worker, after: str | None) -> tuple[str, int, bool] | None:
-        """One batch of the rule behind `after`: which, how many rows went, is there more; None: the round is over."""
-        rows = await self._fetch("select * from leasehold.sweep_retention($1, $2, $3)", worker.id, worker.token, after)
-        return (rows[0]["what"], rows[0]["removed"], rows[0]["more"]) if rows else None
-
-    async def take_removals(self, worker: Worker) -> list[Removal]:
-        """Directories that are to go from this state directory now."""
-        rows = await self._fetch("select * from leasehold.take_removals($1, $2)", worker.id, worker.token)
-        return [Removal(row["removal"], row["what"], row["path"], row["run_token"]) for row in rows]
-
-    async def end_removal(self, worker: Worker, removal: Removal, error: str | None) -> None:
-        """It is gone, or why not."""
-        await self._fetch("select leasehold.end_removal($1, $2, $3, $4)", worker.id, worker.token, removal.id, error)
-
-    async def find_orphans(self, worker: Worker, runs: Sequence[tuple[int, UUID | None]]) -> list[int]:
-        """Run directories that are here and that nobody follows; those that are wanted gone from now on."""
-        rows = await self._fetch(
-            "select * from leasehold.find_orphans($1, $2, $3, $4)",
-            worker.id, worker.token, [run for run, _ in runs], [token for _, token in runs],
-        )  # fmt: skip
-        return [row[0] for row in rows]
-
     async def deregister_worker(self, worker: Worker) -> None:
         """End this life; refused while it has live runs."""
         await self._fetch("select leasehold.deregister_worker($1, $2)", worker.id, worker.token)
-
-    async def patiently(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make `call` until Postgres answers. It may be made twice, so it must not mind that."""
-        while True:
-            try:
-                return await call(*args, **kwargs)
-            except AWAY:
-                await sleep(jittered(0.5))
 
 
 def _run(row: asyncpg.Record) -> Run:
