@@ -168,6 +168,10 @@ begin
   new.rank := rank_of(new.run_at, new.priority, new.queue);
   new.created_at := now_;
   new.updated_at := now_;
+  if new.session_key is not null and new.concurrency_key is null and new.conflict_policy <> 'allow' then
+    new.concurrency_key := 'session:' || new.agent || ':' || new.session_key;      -- two at once would tear the conversation in two
+    new.conflict_policy := 'defer';                            -- it was said of a key of its own, and there is none
+  end if;
   if new.concurrency_key is not null and new.conflict_policy <> 'allow' and not key_is_free(new.tenant, new.concurrency_key) then
     if new.conflict_policy <> 'defer' then
       perform refuse_taken(new);

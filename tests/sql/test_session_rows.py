@@ -40,7 +40,7 @@ async def test_a_session_is_made_by_its_first_use_and_belongs_to_one_adapter(sql
 @pytest.mark.rule("PW38")
 async def test_two_first_uses_at_once_are_one_session_and_reading_it_writes_nothing(sql, worker, job, connect):
     for _ in range(8):
-        await job(session_key="talk")
+        await job(session_key="talk", conflict_policy="allow")
     runs = await worker.claim(8)
     assert {await given(worker, run) for run in runs} == {None}
     assert await sql.fetchval("select count(*) from leasehold.sessions") == 0

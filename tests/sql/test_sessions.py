@@ -67,6 +67,38 @@ async def test_jobs_with_one_session_key_share_a_conversation_and_others_do_not(
     assert given == [None, "s-0", None, None]
 
 
+@pytest.mark.rule("AW10")
+async def test_two_jobs_never_go_on_with_one_conversation_at_once(sql, job, worker):
+    first, second = await job(session_key="talk"), await job(session_key="talk")
+    other = await job(session_key="talk", tenant="acme")
+    runs = await worker.claim(8)
+    assert {run["job_id"] for run in runs} == {first, other}
+    assert await sql.fetchval("select status from leasehold.jobs where id = $1", second) == "deferred"
+    await worker.finish(next(run for run in runs if run["job_id"] == first))
+    assert (await worker.claim_one())["job_id"] == second
+
+
+async def test_whoever_asks_twice_in_one_conversation_is_heard_twice(sql, job, worker):
+    asked = [
+        await sql.fetchval(
+            "select job_id from leasehold.enqueue('fixer', $1, session_key => 'talk', conflict_policy => 'coalesce')",
+            words,
+        )
+        for words in ("this", "that")
+    ]
+    assert len(set(asked)) == 2
+    run = await worker.claim_one()
+    assert run["job_id"] == asked[0]
+    await worker.finish(run)
+    assert (await worker.claim_one())["job_id"] == asked[1]
+
+
+async def test_a_key_of_its_own_or_the_policy_allow_leaves_that_to_whoever_asks(job, worker):
+    for columns in ({"concurrency_key": "a"}, {"concurrency_key": "b"}, {"conflict_policy": "allow"}):
+        await job(session_key="talk", **columns)
+    assert len(await worker.claim(8)) == 3
+
+
 @pytest.mark.rule("P13", "P69", "A59", "A60", "GW17")
 async def test_a_session_is_of_one_tenant_agent_and_adapter(sql, job, attempt):
     await sql.execute("insert into leasehold.agents (name, command) values ('other', '{true}')")
@@ -96,7 +128,7 @@ async def test_a_session_is_made_by_its_first_use_and_says_whose_it_is(sql, job,
 @pytest.mark.rule("PW38")
 async def test_first_uses_at_once_do_not_collide(sql, job, worker, connect):
     for _ in range(6):
-        await job(session_key="talk")
+        await job(session_key="talk", conflict_policy="allow")
     runs = await worker.claim(6)
     lines = [await connect() for _ in runs]
     await asyncio.gather(

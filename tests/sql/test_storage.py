@@ -224,7 +224,7 @@ async def test_a_session_nobody_has_used_for_a_year_is_forgotten_and_its_counter
 @pytest.mark.rule("X23")
 async def test_an_older_run_takes_back_only_what_it_said_itself(sql, worker, job):
     for _ in range(2):
-        await job(session_key="talk")
+        await job(session_key="talk", conflict_policy="allow")
     old, new = await worker.claim(2)
     await say(sql, old, {"id": "s-1"}, kind="session")
     await say(sql, new, {"id": "s-2"}, kind="session")

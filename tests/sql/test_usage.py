@@ -204,7 +204,7 @@ async def test_reports_at_once_about_one_conversation_and_one_budget_add_up(sql,
             name, {"tenant": "default", "agent": "fixer"}[name],
         )  # fmt: skip
     for _ in range(6):
-        await job(session_key="talk")
+        await job(session_key="talk", conflict_policy="allow")
     runs = await worker.claim(6)
     lines = [await connect() for _ in runs]
 

@@ -28,6 +28,8 @@ START = 5.0
 """Seconds to read what was claimed and to start it; then the next renewal, or the next life, takes it up."""
 SECOND_LOOKS = (0.1, 1.0)
 """Seconds after going idle at which to look again: a commit may have been under way while we armed the bell."""
+LONGEST_MISS = 1.0
+"""Seconds between looks at what is due and held by somebody's open transaction; the first come sooner."""
 
 Start = Callable[[Sequence[int]], Awaitable[None]]
 
@@ -37,6 +39,7 @@ class Idle:
     """How long the claim has found nothing, and so how long it may sleep."""
 
     looks: int = 0
+    misses: int = 0  # looks in a row at something that is due and not to be had: somebody else holds its row
     armed_at: float = float("-inf")
 
     def pause(self, poll: float, due: float | None) -> float:
@@ -46,7 +49,10 @@ class Idle:
             self.looks += 1
         else:
             pause = jittered(poll)
-        return max(0.005, min(pause, due)) if due is not None else pause
+        if due is None:
+            return pause
+        self.misses = self.misses + 1 if due <= 0 else 0
+        return max(min(LONGEST_MISS, 0.0025 * 2.0**self.misses), min(pause, due))
 
 
 class Claimer:
