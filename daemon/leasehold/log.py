@@ -43,6 +43,7 @@ EVENTS: dict[str, str] = {
     "lease_lost": "Our lease had ended in the database: all runs here are stopped, then a new life begins.",
     "reaped": "A run of a dead worker was ended; where its job goes from here.",
     "job_expired": "A job waited longer than its agent's queue_timeout and was ended.",
+    "interaction_expired": "Nobody answered an agent in its answer_timeout: it was told no, its job is cancelled, or it is asked again.",
     "schedule_fired": "A tick of a schedule asked for a job: which, and what became of the ask.",
     "schedule_missed": "Ticks of a schedule had passed before anybody could fire them; its policy left some out.",
     "schedule_failed": "A schedule could not ask for its job, or has no next tick; the error is in its row.",

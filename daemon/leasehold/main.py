@@ -27,6 +27,7 @@ from leasehold.runs.reap import Reaper
 from leasehold.runs.roster import Roster
 from leasehold.runs.stop import Stopper
 from leasehold.runs.supervise import Supervisor
+from leasehold.runs.unanswered import Unanswered
 from leasehold.runs.vitals import expose
 from leasehold.schedules.ticker import CHANNEL, Ticker
 from leasehold.settings import Settings
@@ -82,6 +83,7 @@ async def serve(settings: Settings) -> None:
         services.start_soon(leases.extend_forever)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.reap, GONE)
         services.start_soon(every, settings.renewal.total_seconds(), reaper.expire, GONE)
+        services.start_soon(Unanswered(db, lease, settings.renewal).expire_forever)
         services.start_soon(ticker.tick_forever)
         services.start_soon(every, settings.sweep.total_seconds(), sweeper.sweep, CHORE)
         services.start_soon(every, settings.sweep.total_seconds(), remover.remove, CHORE)

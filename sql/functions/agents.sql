@@ -26,9 +26,9 @@ begin
   if new.name is null or new.name !~ '^[a-z0-9][a-z0-9._-]{0,62}$' then
     raise exception 'an agent cannot be called %', coalesce(quote_literal(new.name), 'NULL')
       using errcode = 'LH040', hint = 'Use 1 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit.';
-  elsif new.adapter not in ('command', 'codex-exec', 'claude') then
+  elsif not exists (select from adapters a where a.name = new.adapter) then
     raise exception 'there is no adapter "%"', new.adapter
-      using errcode = 'LH044', hint = 'There are ''codex-exec'', ''claude'', and ''command'': any program, prompt on stdin.';
+      using errcode = 'LH044', hint = 'There are ''codex'', ''codex-exec'', ''claude'', ''acp'', and ''command'': any program, prompt on stdin.';
   elsif coalesce(cardinality(new.command), 0) = 0 or array_position(new.command, null) is not null or btrim(new.command[1]) = '' then
     raise exception 'agent "%" has no command', new.name
       using errcode = 'LH041', hint = 'Give the program and its arguments as an array: ''{python3,agent.py}''.';

@@ -38,6 +38,58 @@ begin
   return target.id;
 end $$;
 
+-- Tell it to the agent that is at work on this key, if that takes such a thing in the middle of its work. A comment is a job of its own:
+-- what it was written about may be done by the time it is read. Null: there is no such agent, or somebody holds its job.
+create or replace function leasehold.join_running(wanted leasehold.jobs, wakeup bigint) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  words text := told_words(wanted, wakeup);
+  target jobs;
+  told bigint;
+begin
+  if words is null or wanted.run_at > clock() or not takes(wanted.agent, 'steer') then
+    return null;
+  end if;
+  select j.* into target
+    from jobs j
+   where j.id = live_of(wanted.tenant, wanted.concurrency_key)
+     and j.status in ('running', 'waiting')
+     and j.agent = wanted.agent
+     and j.cancel_requested_at is null
+     for update skip locked;
+  if not found then
+    return null;
+  end if;
+  told := add_turn(target, 'steer', words, null, sha256(convert_to(words, 'UTF8')), session_user::text);
+  update jobs j
+     set coalesced = j.coalesced + 1,
+         context = merged_context(j.context, wanted.context),
+         updated_at = clock()
+   where j.id = target.id;
+  update wakeups w set turn_id = told where w.id = wakeup;
+  return target.id;
+end $$;
+
+-- An ask as words for an agent at work. Null: it is too long for that, or a comment.
+create or replace function leasehold.told_words(wanted leasehold.jobs, wakeup bigint) returns text
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  words text := concat_ws(e'\n\n',
+    nullif(btrim(wanted.prompt), bare_prompt()),
+    'You are woken again while you work on this: ' || (select w.reason from wakeups w where w.id = told_words.wakeup),
+    case when wanted.context <> '{}' then 'Its context: ' || wanted.context::text end);
+begin
+  if coalesce(said(wanted.context, 'wakeCommentId'), said(wanted.context, 'commentId')) is not null
+     or words = '' or octet_length(words) > 262144 then
+    return null;
+  end if;
+  return words;
+end $$;
+
 -- What a merged job would say to its agent.
 create or replace function leasehold.merged_context(had jsonb, more jsonb) returns jsonb
 language plpgsql immutable
@@ -129,6 +181,7 @@ begin
   loop
     continue when not can_merge(target, other);
     target := merge_into(target, other, other.coalesced + 1, jsonb_build_object('job', other.id));
+    perform move_turns(other.id, target);
     perform set_config('leasehold.actor', 'coalesce', true);
     update jobs j
        set status = 'cancelled',

@@ -10,6 +10,9 @@ as $$
   values ('output',         'run_id',      'run',    'delete', null),
          ('events',         'job_id',      'job',    'delete', null),
          ('usage',          'run_id',      'run',    'delete', null),
+         ('interactions',   'job_id',      'job',    'delete', null),
+         ('turns',          'job_id',      'job',    'delete', null),
+         ('turns',          'follow_up_job', 'job',  'clear',  null),
          ('sessions',       'last_run',    'run',    'delete', 'key like ''job:%'''),    -- its own; one that jobs share stays
          ('sessions',       'last_run',    'run',    'clear',  null),
          ('usage_counters', 'run_id',      'run',    'delete', 'scope in (''run'', ''session'') and (scope = ''run'' or

@@ -33,6 +33,9 @@ begin
                                      cardinality(phases), cardinality(messages), cardinality(datas)]) then
     perform refuse_arguments('the arrays of append_events differ in length');
   end if;
+  if kinds && array['question', 'permission', 'withdrawn', 'turn'] then
+    perform hold_asking(append_events.runs, tokens, kinds);
+  end if;
   return query
   with said as materialized (
     select e.*, r.job_id, r.tenant
@@ -55,7 +58,7 @@ begin
                             for update) head
   ), fresh as materialized (
     select s.*, row_number() over (partition by s.job_id order by s.nth) as place,
-           case when s.kind in ('usage', 'session') then said_wrong(s.kind, s.data) end as wrong
+           case when s.kind in ('usage', 'session', 'question', 'permission') then said_wrong(s.kind, s.data) end as wrong
       from said s
       join locked l
         on l.run_id = s.run
@@ -87,6 +90,9 @@ begin
    where not exists (select from locked l where l.run_id = s.run and l.run_token = s.token);
   if kinds && array['usage', 'session'] then                       -- the heads are ours until commit
     perform record_said(append_events.runs, tokens, marks, kinds, datas);
+  end if;
+  if kinds && array['question', 'permission', 'withdrawn', 'turn'] then
+    perform record_asked(append_events.runs, tokens, kinds, messages, datas);
   end if;
 end $$;
 

@@ -64,6 +64,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   job jobs;
+  now_is text;
 begin
   perform set_config('leasehold.actor', actor, true);
   update runs r
@@ -85,9 +86,16 @@ begin
    where h.job_id = (run).job_id;
   insert into arrivals (tenant, queue, agent, repository)      -- a note of room, whether or not anything is limited: the claim may know better
   values ((run).tenant, (run).queue, (run).agent, (run).repository);
+  if exists (select from interactions i where i.run_id = (run).id) then
+    perform close_interactions(run);
+  end if;
   select j.* into strict job from jobs j where j.id = (run).job_id;
-  return settle_job(actor, job, run, outcome, reason, message, result,
-                    jsonb_build_object('exit_code', exit_code, 'signal', signal));
+  now_is := settle_job(actor, job, run, outcome, reason, message, result,
+                       jsonb_build_object('exit_code', exit_code, 'signal', signal));
+  if now_is = 'queued' and exists (select from turns t where t.job_id = job.id and t.state in ('pending', 'acknowledged')) then
+    perform put_back_turns(job, (run).id);
+  end if;
+  return now_is;
 end $$;
 
 -- Bring a job to where its ended run leads. Returns the job's new status.
@@ -135,7 +143,8 @@ begin
     values (job.lane, job.queue, job.tenant, job.agent, job.repository);
     return 'queued';
   end if;
-  if job.concurrency_key is not null and job.conflict_policy <> 'allow' then
+  if job.concurrency_key is not null and job.conflict_policy <> 'allow'
+     and live_of(job.tenant, job.concurrency_key) is null then        -- else its follow-up has the key already
     perform promote_next(job.tenant, job.concurrency_key);
   end if;
   if is_limited(job) then                                             -- room was made, maybe for another worker

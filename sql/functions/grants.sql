@@ -148,3 +148,21 @@ grant execute on function
   leasehold.queue_top(text, int)
   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
 grant execute on function leasehold.set_thread(text, text, text, text) to leasehold_producer, leasehold_admin;
+
+-- turns, interactions
+grant select on leasehold.turns, leasehold.interactions, leasehold.adapters, leasehold.answer_policies
+   to leasehold_producer, leasehold_reader;
+grant insert (agent, kind, tool, decision, message), update (agent, kind, tool, decision, message), delete on leasehold.answer_policies
+   to leasehold_admin;
+grant execute on function
+  leasehold.steer(bigint, text, text, text),
+  leasehold.prompt(bigint, text, text, text),
+  leasehold.interrupt(bigint, text, text, text),
+  leasehold.cancel_turn(bigint, text),
+  leasehold.answer(bigint, text, text, jsonb)
+  to leasehold_producer, leasehold_admin;
+grant execute on function
+  leasehold.read_inputs(bigint, uuid, bigint[], boolean),
+  leasehold.take_inputs(bigint, uuid, bigint[], text[], bigint[]),
+  leasehold.expire_interactions(bigint, uuid)
+  to leasehold_worker;

@@ -22,20 +22,20 @@ begin
   return coalesce((
     select jsonb_object_agg(f.key, f.free)
       from (select 'agent:' || a.name as key, a.max_running - live.n as free
-              from (select r.agent as name, count(*) as n from runs r where r.ended_at is null group by r.agent) live
+              from (select r.agent as name, count(*) as n from runs r where r.ended_at is null and not r.released group by r.agent) live
              cross join lateral (select k.name, k.max_running from leasehold.agents k where k.name = live.name offset 0) a
             union all
             select 'tenant:' || t.name, t.max_running - live.n
-              from (select r.tenant as name, count(*) as n from runs r where r.ended_at is null group by r.tenant) live
+              from (select r.tenant as name, count(*) as n from runs r where r.ended_at is null and not r.released group by r.tenant) live
              cross join lateral (select k.name, k.max_running from leasehold.tenants k where k.name = live.name offset 0) t
             union all
             select 'queue:' || q.name, q.max_running - live.n
-              from (select r.queue as name, count(*) as n from runs r where r.ended_at is null group by r.queue) live
+              from (select r.queue as name, count(*) as n from runs r where r.ended_at is null and not r.released group by r.queue) live
              cross join lateral (select k.name, k.max_running from leasehold.queues k where k.name = live.name offset 0) q
             union all
             select 'repository:' || p.tenant || '/' || p.name, p.max_running - live.n
               from (select r.tenant, r.repository as name, count(*) as n
-                      from runs r where r.ended_at is null and r.repository is not null group by r.tenant, r.repository) live
+                      from runs r where r.ended_at is null and not r.released and r.repository is not null group by r.tenant, r.repository) live
              cross join lateral (select k.tenant, k.name, k.max_running
                                    from leasehold.repositories k where k.tenant = live.tenant and k.name = live.name offset 0) p) f
      where f.free is not null), '{}');
@@ -54,10 +54,10 @@ begin
     return 0;
   end if;
   if most is not null then
-    wanted := least(wanted, most - (select count(*) from runs r where r.ended_at is null));
+    wanted := least(wanted, most - (select count(*) from runs r where r.ended_at is null and not r.released));
   end if;
   if most_here is not null then
-    wanted := least(wanted, most_here - (select count(*) from runs r where r.ended_at is null and r.host_id = free_on_host.host));
+    wanted := least(wanted, most_here - (select count(*) from runs r where r.ended_at is null and not r.released and r.host_id = free_on_host.host));
   end if;
   return greatest(wanted, 0);
 end $$;
@@ -81,16 +81,16 @@ begin
     most := (select case a.status when 'enabled' then a.max_running else 0 end
                from (values (name_)) asked (name)
                left join agents a using (name));               -- an agent that is gone starts nothing
-    live := (select count(*) from runs r where r.ended_at is null and r.agent = name_);
+    live := (select count(*) from runs r where r.ended_at is null and not r.released and r.agent = name_);
   elsif scope_ = 'tenant' then
     most := (select case when t.paused then 0 else t.max_running end from tenants t where t.name = name_);
-    live := (select count(*) from runs r where r.ended_at is null and r.tenant = name_);
+    live := (select count(*) from runs r where r.ended_at is null and not r.released and r.tenant = name_);
   elsif scope_ = 'queue' then
     most := (select case when q.paused then 0 else q.max_running end from queues q where q.name = name_);
-    live := (select count(*) from runs r where r.ended_at is null and r.queue = name_);
+    live := (select count(*) from runs r where r.ended_at is null and not r.released and r.queue = name_);
   elsif scope_ = 'repository' then
     most := (select p.max_running from repositories p where p.tenant || '/' || p.name = name_);
-    live := (select count(*) from runs r where r.ended_at is null and r.tenant || '/' || r.repository = name_);
+    live := (select count(*) from runs r where r.ended_at is null and not r.released and r.tenant || '/' || r.repository = name_);
   end if;
   return greatest(least(1000, most - live, through), 0);
 end $$;

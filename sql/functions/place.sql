@@ -20,7 +20,7 @@ begin
     null;                                                        -- it is in order, and its key is taken
   end;
   if policy = 'coalesce' then
-    job_id := join_waiting(wanted, wakeup);
+    job_id := coalesce(join_waiting(wanted, wakeup), join_running(wanted, wakeup));
     disposition := 'coalesced';
     if job_id is null then
       perform set_config('leasehold.behind', 'yes', true);

@@ -232,3 +232,10 @@ create constraint trigger project
   for each row
   when (leasehold.first_move_of_transaction())
   execute function leasehold.threads_at_commit();
+
+-- room turns: what was said to a job that ends has an end, too; it comes before the event of the job's end
+create or replace trigger turns
+  after update of status on leasehold.jobs
+  for each row
+  when (old.finished_at is null and new.finished_at is not null)
+  execute function leasehold.jobs_end_turns();

@@ -71,6 +71,8 @@ begin
     select u.mistake into wrong from read_usage(data) u;
   elsif kind = 'session' then
     wrong := session_mistake(data);
+  else
+    return 'nobody is asked: ' || asked_mistake(kind, data);
   end if;
   return 'not counted: ' || wrong;
 end $$;

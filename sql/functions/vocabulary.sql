@@ -97,6 +97,8 @@ select 'run', live.status, 'ended', ending.actor
 union all
 values
   ('run',    '',         'starting', 'claim'),
+  ('job',    'running',  'waiting',  'ask'),
+  ('job',    'waiting',  'running',  'answer'),
   ('run',    'starting', 'running',  'start'),
   ('run',    'starting', 'stopping', 'stop'),
   ('run',    'running',  'stopping', 'stop'),

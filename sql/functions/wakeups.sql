@@ -82,7 +82,8 @@ begin
   end if;
   select p.job_id, p.disposition into placed from place(wanted, ask.id, true) p;
   return decide_ask(ask.id, placed.disposition, case placed.disposition
-    when 'coalesced' then 'it joined a job of its key that had not started'
+    when 'coalesced' then case when (select w.turn_id from wakeups w where w.id = ask.id) is null
+                            then 'it joined a job of its key that had not started' else 'the agent at work on its key is told' end
     when 'deferred' then 'its key is taken'
     when 'existing' then 'its key is taken'
     when 'rejected' then 'its key is taken' end, placed.job_id);

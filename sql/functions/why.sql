@@ -14,6 +14,7 @@ begin
   end if;
   return query select printable(line, 1000) from why_asked(asked) line;
   return query select printable(line, 1000) from why_here(asked) line;
+  return query select printable(line, 1000) from why_told_turns(asked) line;
   return query select printable(line, 1000) from why_history(asked) line;
   return query select printable(line, 1000) from why_output(asked) line;
   return query select printable(line, 1000) from why_next(asked) line;
@@ -88,6 +89,7 @@ begin
                        case when holder.lease_expires_at - clock() < holder.lease / 2
                          then ': renewals fail, see the daemon''s log; its processes are killed before that' else '' end);
   end if;
+  return query select why_asks(live.id);
   if job.cancel_requested_at is not null then
     return next why_cancelled(job);
   end if;

@@ -89,35 +89,35 @@ as $$
 begin
   return query
   select format('%s at its limit (%s of max_running %s): %s', one.what, count_of(one.live, 'live run'), one.most, one.raise)
-    from (select 'Its agent is', a.max_running, (select count(*) from runs r where r.ended_at is null and r.agent = a.name),
+    from (select 'Its agent is', a.max_running, (select count(*) from runs r where r.ended_at is null and not r.released and r.agent = a.name),
                  format('UPDATE leasehold.agents SET max_running = %s WHERE name = %L;', a.max_running + 1, a.name)
             from agents a
            where a.name = job.agent
           union all
-          select 'Its queue is', q.max_running, (select count(*) from runs r where r.ended_at is null and r.queue = q.name),
+          select 'Its queue is', q.max_running, (select count(*) from runs r where r.ended_at is null and not r.released and r.queue = q.name),
                  format('UPDATE leasehold.queues SET max_running = %s WHERE name = %L;', q.max_running + 1, q.name)
             from queues q
            where q.name = job.queue
           union all
-          select 'Its tenant is', t.max_running, (select count(*) from runs r where r.ended_at is null and r.tenant = t.name),
+          select 'Its tenant is', t.max_running, (select count(*) from runs r where r.ended_at is null and not r.released and r.tenant = t.name),
                  format('UPDATE leasehold.tenants SET max_running = %s WHERE name = %L;', t.max_running + 1, t.name)
             from tenants t
            where t.name = job.tenant
           union all
           select 'Its repository is', p.max_running,
-                 (select count(*) from runs r where r.ended_at is null and (r.tenant, r.repository) = (p.tenant, p.name)),
+                 (select count(*) from runs r where r.ended_at is null and not r.released and (r.tenant, r.repository) = (p.tenant, p.name)),
                  format('UPDATE leasehold.repositories SET max_running = %s WHERE tenant = %L AND name = %L;', p.max_running + 1, p.tenant, p.name)
             from repositories p
            where p.tenant = job.tenant
              and p.name = job.repository
           union all
           select format('The host "%s" is', h.host_id), h.max_running,
-                 (select count(*) from runs r where r.ended_at is null and r.host_id = h.host_id),
+                 (select count(*) from runs r where r.ended_at is null and not r.released and r.host_id = h.host_id),
                  format('UPDATE leasehold.hosts SET max_running = %s WHERE host_id = %L;', h.max_running + 1, h.host_id)
             from hosts h
            where exists (select from workers w where w.state = 'alive' and w.host_id = h.host_id)
           union all
-          select 'Everything is', c.max_running, (select count(*) from runs r where r.ended_at is null),
+          select 'Everything is', c.max_running, (select count(*) from runs r where r.ended_at is null and not r.released),
                  format('SELECT leasehold.limit_all(%s);', c.max_running + 1)
             from cluster c) one (what, most, live, raise)
    where one.live >= one.most;

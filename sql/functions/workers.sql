@@ -21,7 +21,7 @@ end $$;
 
 -- Extend the lease and hear what is new, in one call whatever the number of runs: first one row 'renewed', then only exceptions.
 -- 'lost': named, but not live here. 'unnamed': live here, but not named. 'cancel': somebody asked for its end.
--- 'budget': it has passed its own budget.
+-- 'budget': it has passed its own budget. 'input': read_inputs() has something for its agent.
 create or replace function leasehold.renew(worker bigint, token uuid, runs bigint[], lease interval)
 returns table (what text, run_id bigint, detail text)
 language plpgsql security definer
@@ -72,6 +72,17 @@ begin
           select own.job_id from own) asked
    cross join lateral (select k.run_id from heads k where k.job_id = asked.id offset 0) h
    cross join lateral (select k.cancel_requested_reason from jobs k where k.id = asked.id offset 0) j
+  union all
+  select 'input', told.run_id, null
+    from (select h.run_id
+            from (select t.job_id from turns t where t.state = 'pending' and t.deliverable      -- from the small side, too
+                  intersect
+                  select own.job_id from own) owed
+           cross join lateral (select k.run_id from heads k where k.job_id = owed.job_id offset 0) h
+          union
+         (select i.run_id from interactions i where i.to_deliver
+          intersect
+          select own.id from own)) told
   union all
   select 'budget', own.id, format('it has cost %s USD', trim_scale(own.cost_usd))
     from own

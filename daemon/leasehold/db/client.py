@@ -9,6 +9,7 @@ import asyncpg
 
 from leasehold.db.away import AWAY, words
 from leasehold.db.connect import connect, speak_json
+from leasehold.db.conversation import Conversation
 from leasehold.errors import DatabaseAway, DatabaseRefused
 
 Row = dict[str, Any]
@@ -16,7 +17,7 @@ NO_RIGHT = "This login may not: it takes another role, see `Who may do what` in 
 COUNTS = ("input_tokens", "output_tokens", "cached_tokens", "unpriced")
 
 
-class Client:
+class Client(Conversation):
     """One connection and the users' side of the schema."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:

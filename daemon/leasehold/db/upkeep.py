@@ -17,6 +17,12 @@ class Upkeep(Access):
         due: timedelta | None = rows[0][0]
         return due
 
+    async def expire_interactions(self, worker: Worker) -> tuple[list[tuple[int, int, str]], timedelta | None]:
+        """(interaction, job, `deny` | `cancel` | `asked_again`) of those whose time is over, and how long until the next one's is."""
+        rows = await self._fetch("select * from leasehold.expire_interactions($1, $2)", worker.id, worker.token)
+        ended = [(row["interaction"], row["job_id"], row["what"]) for row in rows if row["interaction"] is not None]
+        return ended, rows[-1]["next_in"]
+
     async def due_schedules(self, worker: Worker, most: int) -> list[DueSchedule]:
         """Up to `most` schedules that are due, and the first that is not."""
         rows = await self._fetch("select * from leasehold.due_schedules($1, $2, $3)", worker.id, worker.token, most)
