@@ -40,8 +40,7 @@ def test_a_big_prompt_reaches_an_agent_that_reads_late(keeper):
 def test_a_fifo_stays_open_until_it_is_closed(keeper):
     caller = keeper.call()
     caller.sh(1, "cat", stdin={"fifo": True})
-    with keeper.path(1, "stdin").open("w") as line:
-        line.write("hello\n")
+    assert caller.ask("feed", run_id=1, key="first", text="hello\n")["taken"]
     until(lambda: keeper.path(1, "stdout").read_text() == "hello\n", "the echo")
     assert caller.run(1)["exit"] is None
     assert caller.ask("close_stdin", run_id=1)["ok"]

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from leasehold.keeper import protocol
 from leasehold.keeper.clock import boot_id, boottime
+from leasehold.keeper.feed import KEY_LENGTH
 from leasehold.keeper.house import House
 from leasehold.keeper.limits import check
 from leasehold.keeper.log import log
@@ -44,7 +45,7 @@ class Desk:
         self._operations: dict[str, Callable[[Request], Answer]] = {
             "spawn": self._spawn, "extend": self._extend, "stop": self._stop, "close_stdin": self._close_stdin,
             "list": self._list, "forget": self._forget, "hold": self._hold, "release": self._release,
-            "look": self._look, "punch": self._punch,
+            "look": self._look, "punch": self._punch, "feed": self._feed, "inputs": self._inputs,
         }  # fmt: skip
 
     def answer(self, line: bytes, client: C, supersede: Callable[[C], None]) -> Answer:
@@ -79,6 +80,7 @@ class Desk:
             "boottime": boottime(),
             "version": self._version,
             "protocol": PROTOCOL,
+            "operations": sorted(self._operations),
             "pid": os.getpid(),
             "runs": len(self.house.live),
             "containment": containment(self.house.groups),
@@ -138,6 +140,14 @@ class Desk:
             run.close_stdin()
         return {}
 
+    def _feed(self, request: Request) -> Answer:
+        run, key = self._known(request), _key(protocol.text(request, "key"))
+        return {"taken": run.tell(key, protocol.raw_text(request, "text"))}
+
+    def _inputs(self, request: Request) -> Answer:
+        run, asked = self._known(request), protocol.texts(request, "keys")
+        return {"taken": [key for key in asked if run.feed is not None and key in run.feed.keys]}
+
     def _list(self, _request: Request) -> Answer:
         return {"runs": [run.describe() for run in self.house.runs.values()]}
 
@@ -176,3 +186,9 @@ class Desk:
         if run := self.house.runs.get(run_id):
             return run
         raise RefusedError("unknown_run", f"there is no run {run_id} here")
+
+
+def _key(key: str) -> str:
+    if not 1 <= len(key) <= KEY_LENGTH:
+        raise RefusedError("bad_request", f"'key' must have 1 to {KEY_LENGTH} characters")
+    return key

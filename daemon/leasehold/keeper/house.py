@@ -8,6 +8,7 @@ from pathlib import Path
 from leasehold.keeper import procfs
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.containment import Groups
+from leasehold.keeper.feed import Feed, Feeds
 from leasehold.keeper.files import remove_tree
 from leasehold.keeper.limits import CHECKS, check
 from leasehold.keeper.log import log
@@ -30,6 +31,7 @@ class House:
         self.groups = groups
         self.tell = tell
         self.numbers = Numbers()
+        self.feeds = Feeds()
         self.runs: dict[int, Run] = {}
         self.unwritten: set[int] = set()
         self.helpers: dict[int, int] = {}  # children of ours that are no agents, pid and start: they remove directories
@@ -107,7 +109,8 @@ class House:
         if isinstance(stdin, dict) and isinstance(stdin.get("text"), str):
             return run.directory.stdin_text(stdin["text"].encode("utf-8", "surrogatepass"))
         if isinstance(stdin, dict) and stdin.get("fifo"):
-            reader, run.stdin_writer = run.directory.stdin_fifo()
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            run.feed = Feed(writer, self.feeds)
             return reader
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from signal import Signals
 
 PROTOCOL = 2
-"""One more with every operation that a daemon cannot do without: 2 has hold, release, look, punch and limits."""
+"""One more with every operation that a daemon cannot do without: 2 has hold, release, look, punch and limits.
+What only some runs need is named in `about` instead, so that an older keeper need not be restarted for it."""
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of one request; a longer one ends the connection."""
 
@@ -92,6 +93,14 @@ def text(request: Request, name: str) -> str:
     if not isinstance(value, str):
         raise RefusedError("bad_request", f"{name!r} must be a string")
     return value
+
+
+def raw_text(request: Request, name: str) -> bytes:
+    """A string as the bytes that it stands for; what is no UTF-8 came as lone surrogates, each a byte."""
+    try:
+        return text(request, name).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise RefusedError("bad_request", f"{name!r} holds a surrogate that stands for no byte") from None
 
 
 def optional_text(request: Request, name: str) -> str | None:

@@ -9,11 +9,13 @@ from signal import SIGTERM
 from leasehold.keeper import procfs
 from leasehold.keeper.clock import boottime
 from leasehold.keeper.containment import Group
+from leasehold.keeper.feed import Feed
 from leasehold.keeper.hold import Hold
 from leasehold.keeper.kill import Kill
 from leasehold.keeper.ladder import Ladder
 from leasehold.keeper.log import log
 from leasehold.keeper.procfs import Process
+from leasehold.keeper.protocol import RefusedError
 from leasehold.keeper.rundir import RunDirectory
 
 
@@ -29,7 +31,7 @@ class Run:
         self.exit: dict[str, object] | None = None
         self.group: Group | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.stdin_writer: int | None = None
+        self.feed: Feed | None = None
         self.start_time: int | None = None
         self.number: int | None = None
         self.program = ""
@@ -159,15 +161,23 @@ class Run:
             return False
         return not members and not (self.group is not None and self.group.populated())
 
+    def tell(self, key: str, raw: bytes) -> bool:
+        """The agent is to read `raw`, once; False: it was told before. Raises RefusedError."""
+        if self.feed is not None:
+            return self.feed.take(key, raw)
+        if self.exit is not None or self.process is None:
+            raise RefusedError("closed", f"run {self.run_id} has ended")
+        raise RefusedError("no_fifo", f"run {self.run_id} was spawned with a stdin that takes nothing")
+
     def close_stdin(self) -> None:
-        """The agent reads the end of its input."""
-        if self.stdin_writer is not None:
-            os.close(self.stdin_writer)
-            self.stdin_writer = None
+        """The agent reads the end of its input, behind all that it was told."""
+        if self.feed is not None:
+            self.feed.close()
 
     def close(self) -> None:
         """Give back what is held of a tree that is gone."""
-        self.close_stdin()
+        if self.feed is not None:
+            self.feed.drop()
         if self.group is not None and self.group.remove():
             self.group = None
 
@@ -185,4 +195,5 @@ class Run:
             "limits_missing": self.missing,
             "held": self.held,
             "unkillable": self.kill.left(),
+            "inputs": len(self.feed.keys) if self.feed else 0,
         }

@@ -50,17 +50,6 @@ class RunDirectory:
         os.set_blocking(fd, True)
         return fd
 
-    def stdin_fifo(self) -> tuple[int, int]:
-        """Descriptors (agent's reading end, our writing end) of a FIFO that the daemon may open as well."""
-        path = self.path / "stdin"
-        path.unlink(missing_ok=True)
-        os.mkfifo(path)
-        path.chmod(0o660)  # the daemon may be another user of our group
-        # without O_NONBLOCK the open would wait for a writer
-        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(reader, True)
-        return reader, os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-
     def mark_started(self, facts: dict[str, object]) -> None:
         """The marker that this run id is used up; on the disk before the agent exists (rule 24).
 

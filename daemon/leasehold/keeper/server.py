@@ -72,6 +72,7 @@ class Server:
         self.desk = desk
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
+        self._selector.register(desk.house.feeds, selectors.EVENT_READ, desk.house.feeds.flush)
         busy_at = boottime()
         while not (self.stopping and not desk.house.live):
             next_at = desk.rounds.next_at()
