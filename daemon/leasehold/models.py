@@ -91,6 +91,7 @@ class Run:
     context: Mapping[str, Any] = field(default_factory=dict)
     session: str | None = None
     session_evicted: bool = False
+    while_waiting: str = "keep"
 
     @property
     def id(self) -> int:

@@ -23,7 +23,8 @@ select r.id as run_id, r.token as run_token, r.job_id, r.attempt, r.tenant, r.qu
        leasehold.shipped(r.id, 'stdout') as stdout_shipped, leasehold.shipped(r.id, 'stderr') as stderr_shipped,
        h.mark as events_mark, r.checkpoint, r.unkillable_since is not null as unkillable, a.events_limit,
        j.context,
-       r.session_before as session, r.session_evicted
+       r.session_before as session, r.session_evicted,
+       a.while_waiting
   from leasehold.runs r                                     -- lateral with offset 0 is always an index probe
  cross join lateral (select k.* from leasehold.jobs k where k.id = r.job_id offset 0) j
  cross join lateral (select k.mark from leasehold.heads k where k.job_id = r.job_id offset 0) h

@@ -108,6 +108,33 @@ sys.exit(main())
 """A keeper of an earlier release."""
 
 
+SILENT = """
+import sys
+from leasehold.keeper.desk import Desk
+begin, about = Desk.__init__, Desk._about
+def without(self, *words):
+    begin(self, *words)
+    del self._operations["feed"], self._operations["inputs"]
+def as_before(self):
+    said = about(self)
+    del said["operations"]
+    return said
+Desk.__init__, Desk._about = without, as_before
+sys.argv = sys.argv[6:]
+from leasehold.keeper.__main__ import main
+sys.exit(main())
+"""
+"""A keeper of an earlier release of the same protocol."""
+
+
+@pytest.fixture
+def silent_keeper(tmp_path):
+    process = KeeperProcess(tmp_path / "state", "subreaper", prefix=(sys.executable, "-c", SILENT))
+    process.start()
+    yield process
+    process.close()
+
+
 @pytest.fixture
 def old_keeper(tmp_path):
     process = KeeperProcess(tmp_path / "state", "subreaper", prefix=(sys.executable, "-c", OLD))
@@ -136,3 +163,37 @@ async def test_doctor_says_that_the_keeper_is_of_an_earlier_release(old_keeper, 
     plain_keeper.start()
     (_, well, detail), _ = await keeper_check(SimpleNamespace(socket=plain_keeper.socket))
     assert well and "containment subreaper" in detail
+
+
+async def test_a_keeper_that_cannot_speak_to_agents_is_known_before_anything_is_started(silent_keeper, plain_keeper):
+    async with linked(silent_keeper) as client:
+        assert not client.feeds
+        kept = await started(client, 1, "cat", converses=True)
+        with pytest.raises(KeeperRefused) as refused:
+            await client.feed(1, "key", b"words")
+        assert refused.value.code == "bad_request" and kept.inputs == 0
+        await started(client, 2, "exit 4")
+        assert (await client.exited(2)).exit_code == 4, "what needs no words runs as ever"
+        silent_keeper.kill()
+        plain_keeper.start()
+        with anyio.fail_after(20):
+            while not client.feeds:
+                await anyio.sleep(0.05)
+
+
+async def test_feed_as_the_daemon_asks(keeper):
+    async with linked(keeper) as client:
+        await started(client, 1, "cat", converses=True)
+        long = "key " * 1000
+        assert await client.feed(1, long, b"one\n") is True
+        assert await client.feed(1, long, b"one\n") is False
+        assert await client.feed(1, long + "another", b"\xff\n") is True
+        assert await client.inputs(1, [long, long + "another", "no", long + "third"]) == {long, long + "another"}
+        assert await client.inputs(1, []) == set()
+        with pytest.raises(KeeperRefused) as refused:
+            await client.feed(1, "huge", b"\x00" * (3 << 20))
+        assert refused.value.code == "too_long"
+        assert [run.inputs for run in await client.kept()] == [2]
+        await client.close_stdin(1)
+        assert (await client.exited(1)).exit_code == 0
+    assert keeper.path(1, "stdout").read_bytes() == b"one\n\xff\n"

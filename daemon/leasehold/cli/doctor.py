@@ -92,7 +92,8 @@ async def _keeper(settings: Settings) -> tuple[Check, Reach]:
             return ("keeper", False, f"none is running: `systemctl status leasehold-keeper` ({error})"), {}
         return await _keeper_to_be(settings)
     wrong = wrong_protocol(said)
-    detail = f"version {said['version']}, {wrong or _rung(said['containment'])}"
+    older = "" if "feed" in said.get("operations", ()) else ", of an earlier release: it cannot speak to agents"
+    detail = f"version {said['version']}, {wrong or _rung(said['containment']) + older}"
     return ("keeper", wrong is None, detail), said["containment"]
 
 

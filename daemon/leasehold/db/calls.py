@@ -10,11 +10,12 @@ import asyncpg
 from leasehold.db.access import Rows
 from leasehold.db.away import Weather
 from leasehold.db.connect import ANSWER, connect_pool
+from leasehold.db.inputs import Inputs
 from leasehold.db.upkeep import Upkeep
 from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
 
 
-class Database(Upkeep):
+class Database(Inputs, Upkeep):
     """Those about workers and runs, and with them all. Raises AWAY, WorkerClosed or RunRefused; anything else is our mistake."""
 
     async def register_worker(
@@ -73,7 +74,7 @@ class Database(Upkeep):
         )  # fmt: skip
 
     async def renew(self, worker: Worker, runs: Collection[int], lease: timedelta) -> list[tuple[str, int | None, str]]:
-        """Extend the lease and hear what is pending: (`renewed` | `lost` | `unnamed` | `cancel` | `budget`, run, detail)."""
+        """Extend the lease and hear what is pending: (`lost` | `unnamed` | `cancel` | `budget` | `input`, run, detail)."""
         rows = await self._fetch(
             "select * from leasehold.renew($1, $2, $3, $4)", worker.id, worker.token, list(runs), lease
         )

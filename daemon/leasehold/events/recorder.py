@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from anyio import to_thread
+from anyio import Lock, to_thread
 
 from leasehold.agents.base import Adapter
+from leasehold.bell import Bell
 from leasehold.errors import KeeperAway, KeeperRefused
 from leasehold.events.channel import Channel
 from leasehold.events.fold import Fold, Mask, StdoutFold, no_mask
@@ -39,6 +40,14 @@ class Recorder:
         self._resumed = run.checkpoint is None
         self._punching = True
         self._scrolled_at = 0.0
+        self._written: int | None = None  # bytes of stdout when it was first looked at
+        self.folding = Lock()  # who holds it has the adapter for himself
+        self.looked = Bell()
+
+    @property
+    def caught_up(self) -> bool:
+        """Has the adapter heard all that an earlier life of the daemon may have heard?"""
+        return self._written is not None and self._out.tail.offset >= self._written
 
     def __enter__(self) -> "Recorder":
         return self
@@ -51,6 +60,9 @@ class Recorder:
         """Read and pass on what is there; False when there was nothing."""
         if not self._resumed:
             await self._resume(self._run.checkpoint or {})
+        if self._written is None:
+            self._written = self._out.tail.offset + self._out.tail.unread
+            self.looked.ring()
         moved = False
         while any([await self._step(channel) for channel in self._channels]):
             moved = True
@@ -75,10 +87,13 @@ class Recorder:
     async def _step(self, channel: Channel) -> bool:
         """One turn: small bites here and now, bulk in a thread. Floods take turns, so that they share one core."""
         before = channel.tail.offset
-        if channel.bulk:
-            rows = await to_thread.run_sync(channel.step, limiter=self._shipper.readers)
-        else:
-            rows = channel.step()
+        async with self.folding:
+            if channel.bulk:
+                rows = await to_thread.run_sync(channel.step, limiter=self._shipper.readers)
+            else:
+                rows = channel.step()
+        if channel.tail.offset > before:
+            self.looked.ring()
         await self._ship(rows)
         return channel.tail.offset > before
 

@@ -1,14 +1,16 @@
 """The daemon's side of the keeper: one connection, reopened when lost. While it is away nothing is spawned or claimed."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from hashlib import sha256
 from signal import SIGKILL
 from typing import Any
 from uuid import UUID
 
 from anyio import Event
 
-from leasehold.errors import KeeperAway
+from leasehold.errors import KeeperAway, KeeperRefused
 from leasehold.models import Exit, RunKey
 from leasehold.processes.record import parse_exit
 from leasehold.processes.wire import Wire
@@ -27,6 +29,7 @@ class Spawn:
     deadline: float
     grace: float
     limits: Mapping[str, Any] = field(default_factory=dict)
+    converses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class KeptRun:
     exit: Exit | None = None
     limits_missing: tuple[str, ...] = ()
     held: bool = False
+    inputs: int = 0
 
     @property
     def key(self) -> RunKey | None:
@@ -84,6 +88,13 @@ class Tree:
     grace: float
 
 
+SURELY_SHORT = 2 << 20
+"""Bytes of an input that fit into a request, whatever they are."""
+REQUEST_LIMIT = 15 << 20
+"""Characters of an input as JSON: the keeper closes the connection on a request of 16 MiB."""
+KEY_LENGTH = 256
+
+
 class Keeper:
     """Requests to the keeper. Each raises KeeperAway when it does not answer in time."""
 
@@ -91,6 +102,7 @@ class Keeper:
         self.identity = identity
         self.containment: Mapping[str, Any] = {}
         self.connected = False
+        self._operations: frozenset[str] = frozenset()
         self._wire: Wire | None = None
         self._trees: dict[int, Tree] = {}
         self._condemned: set[int] = set()
@@ -100,13 +112,19 @@ class Keeper:
         self._fearing: dict[int, Event] = {}
 
     @property
+    def feeds(self) -> bool:
+        """Can agents be spoken to through it? A keeper of an earlier release cannot."""
+        return "feed" in self._operations
+
+    @property
     def rung(self) -> str:
         """Which containment is in force: `cgroup` or `subreaper`."""
         return str(self.containment.get("rung", "unknown"))
 
     async def spawn(self, spec: Spawn) -> KeptRun:
         """Start a run, or learn what became of it: a run id is started at most once."""
-        stdin = {"text": spec.stdin.decode()} if spec.stdin is not None else None
+        text = {"text": spec.stdin.decode()} if spec.stdin is not None else None
+        stdin = {"fifo": True} if spec.converses else text
         answer = await self._ask(
             "spawn", run_id=spec.run_id, token=spec.token, argv=list(spec.argv), env=dict(spec.env), cwd=spec.cwd,
             stdin=stdin, deadline=spec.deadline, grace=spec.grace, limits=dict(spec.limits),
@@ -127,6 +145,24 @@ class Keeper:
     async def stop(self, run_id: int, why: str, signals: Sequence[tuple[str, float]]) -> None:
         """Ask for the end of a run: each signal, then its wait in seconds; after the last the tree is killed."""
         await self._ask("stop", run_id=run_id, why=why, signals=[list(step) for step in signals])
+
+    async def feed(self, run_id: int, key: str, raw: bytes) -> bool:
+        """Tell a live agent something through its stdin; False: it was told before under this key."""
+        text = raw.decode("utf-8", "surrogateescape")
+        if len(raw) > SURELY_SHORT and len(json.dumps(text)) > REQUEST_LIMIT:
+            raise KeeperRefused("too_long", f"an input of {len(raw)} bytes is longer than any request may be")
+        return bool((await self._ask("feed", run_id=run_id, key=_short(key), text=text))["taken"])
+
+    async def inputs(self, run_id: int, keys: Sequence[str]) -> set[str]:
+        """Which of these inputs the run was told."""
+        if not keys:
+            return set()
+        said = set((await self._ask("inputs", run_id=run_id, keys=[_short(key) for key in keys]))["taken"])
+        return {key for key in keys if _short(key) in said}
+
+    async def close_stdin(self, run_id: int) -> None:
+        """The agent reads the end of its input, behind all that it was told."""
+        await self._ask("close_stdin", run_id=run_id)
 
     async def kept(self) -> list[KeptRun]:
         """Everything the keeper has: live trees, and exit records nobody has let go."""
@@ -215,10 +251,11 @@ class Keeper:
             self.hear_exit(Exit(run_id, "", "never_started", "keeper_lost"))
         return kept
 
-    def connect(self, wire: Wire, containment: Mapping[str, Any]) -> None:
-        """From now on talk over `wire`."""
+    def connect(self, wire: Wire, hello: Mapping[str, Any]) -> None:
+        """From now on talk over `wire`, to whoever answered `hello` so."""
         self._wire = wire
-        self.containment = containment
+        self.containment = hello["containment"]
+        self._operations = frozenset(hello.get("operations", ()))
         self.connected = True
 
     def overdue(self, now: float) -> list[KeptRun]:
@@ -237,3 +274,11 @@ class Keeper:
         """We killed a tree ourselves; once nothing is left of it, it need not be killed again."""
         if gone:
             self._trees.pop(run.run_id, None)
+
+
+def _short(key: str) -> str:
+    """The key as the keeper knows it: part of one may be an agent's own words."""
+    if len(key) <= KEY_LENGTH:
+        return key
+    digest = sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{key[: KEY_LENGTH - len(digest) - 1]}#{digest}"

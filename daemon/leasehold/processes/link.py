@@ -149,7 +149,7 @@ class Link:
             elif self._keeper.identity != said["keeper_id"]:
                 raise KeeperMismatch("another keeper answers at this socket than before")
             self._life, self._epoch = said["life"], said["epoch"]
-            self._keeper.connect(wire, said["containment"])
+            self._keeper.connect(wire, said)
             yield wire
 
     async def _until_lost(self, wire: Wire) -> None:

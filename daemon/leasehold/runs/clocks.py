@@ -30,6 +30,13 @@ LOOKS = 20
 """Looks at each clock before it strikes."""
 
 Suspect = Callable[[str, Mapping[str, Any]], Awaitable[object]]
+Still = Callable[[], bool]
+"""Is it somebody else's time that passes? Then every clock stands still."""
+
+
+def never() -> bool:
+    """Of an agent that waits for nobody."""
+    return False
 
 
 class Silence:
@@ -86,6 +93,7 @@ class Clocks:
         directory: Path,
         watched: Watched,
         suspect: Suspect,
+        still: Still,
     ) -> None:
         self._run = run
         self._held = held
@@ -94,6 +102,7 @@ class Clocks:
         self._files = directory / "stdout", directory / "stderr"
         self._watched = watched
         self._suspect = suspect
+        self._still = still
         self._began = 0.0
         self._done_at: float | None = None
 
@@ -103,16 +112,25 @@ class Clocks:
         self._began = start_time / os.sysconf("SC_CLK_TCK") if start_time else now
         silence = Silence(now)
         while True:
-            now = boottime()
+            before, now = now, boottime()
             size = sum(_size(path) for path in self._files)
             silence.heard(size, now)
-            if self._watched.held:  # it is we who keep it from speaking
+            still = self._still()
+            if still:
+                self._stand_still(now - before)
+            if still or self._watched.held:  # a human keeps it from going on, or we keep it from speaking
                 silence.begin_anew(now)
             try:
                 await self._look(silence, now)
             except (KeeperAway, KeeperRefused):  # nobody could stop it now anyway
                 pass
             await sleep(self._pause())
+
+    def _stand_still(self, seconds: float) -> None:
+        """So much of its life does not count."""
+        self._began += seconds
+        if self._done_at is not None:
+            self._done_at += seconds
 
     async def _look(self, silence: Silence, now: float) -> None:
         run = self._run

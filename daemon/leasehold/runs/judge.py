@@ -16,6 +16,7 @@ ENDED: dict[str, Verdict] = {
     "first_output": Verdict("timed_out", "first_output", "stopped: it wrote nothing at all for first_output_timeout"),
     "spawn": Verdict("timed_out", "spawn", "not started: the keeper did not answer for the agent's spawn_timeout"),
     "output_limit": Verdict("failed", "output_limit", "stopped: it wrote more than the agent's output_limit"),
+    "unheard": Verdict("failed", "protocol", "stopped: what it should have been told next could not be told"),
     "budget": Verdict("blocked", "budget", "stopped: it has cost more than its budget_usd"),
     "session_evicted": Verdict("failed", "session_evicted", "not started: what its session had kept was removed"),
     "interrupt": Verdict("interrupted", "daemon_restart", "stopped because the daemon stopped"),
@@ -34,6 +35,7 @@ SPAWN_REASONS = {
     "cwd_missing": "workspace_missing",
     "cwd_denied": "workspace_denied",
     "disk_full": "disk_full",
+    "keeper_older": "spawn_failed",
 }
 
 

@@ -104,6 +104,8 @@ class LeaseKeeper:
         for what, run, _detail in answers:
             if run in named and what in STOPS:
                 self._stop(named[run], STOPS[what])
+            elif run in named and what == "input":
+                named[run].inputs.ring()
         for run, held in named.items():
             if run not in lost:  # only runs whose renewal was answered by name move, and only they (rule 2)
                 held.deadline = max(held.deadline, deadline)

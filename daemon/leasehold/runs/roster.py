@@ -26,6 +26,8 @@ class Held:
     spawned: bool = False
     unkillable: bool = False
     ended: bool = False
+    resting: bool = False  # it waits for a human, and has given up its place until it goes on
+    inputs: Bell = field(default_factory=Bell)
     stopping: Event = field(default_factory=Event)
 
     @property
@@ -62,7 +64,7 @@ class Roster:
     @property
     def free(self) -> int:
         """Places that a claim may fill."""
-        return max(0, self._places - len(self._held))
+        return max(0, self._places - sum(not held.resting for held in self._held.values()))
 
     @property
     def held(self) -> dict[int, Held]:
@@ -90,6 +92,12 @@ class Roster:
                 del self._held[held.key.id]
             self._note_empty()
             self._freed.ring()
+
+    def rest(self, held: Held, *, resting: bool) -> None:
+        """It waits for a human and needs no place; or it goes on, and there may be one more at work than there are places."""
+        if resting and not held.resting:
+            self._freed.ring()
+        held.resting = resting
 
     def give_up_on(self, held: Held) -> None:
         """Its tree does not die: it keeps its place, but nobody waits for it."""

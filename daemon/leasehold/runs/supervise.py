@@ -8,7 +8,7 @@ import structlog
 from anyio import Event, create_task_group, move_on_after, sleep
 from structlog.contextvars import bound_contextvars
 
-from leasehold.agents.base import Adapter
+from leasehold.agents.base import Adapter, Conversing
 from leasehold.agents.command import CommandAdapter
 from leasehold.agents.registry import ADAPTERS, adapter_for
 from leasehold.db.calls import Database
@@ -19,7 +19,8 @@ from leasehold.events.shipper import Shipper
 from leasehold.loops import background
 from leasehold.models import Exit, Run, boottime
 from leasehold.processes.keeper import Keeper, KeptRun, Spawn
-from leasehold.runs.clocks import Clocks
+from leasehold.runs.clocks import Clocks, never
+from leasehold.runs.converse import Talk
 from leasehold.runs.ending import Ender
 from leasehold.runs.judge import held_to, judge
 from leasehold.runs.late import LateSettler
@@ -30,6 +31,7 @@ from leasehold.settings import Settings
 
 log = structlog.get_logger()
 
+OLDER = "the keeper of this host is of an earlier release and cannot speak to an agent: restart it when no agent runs under it"
 QUICK, SLOW = 0.02, 0.4
 """Seconds between two looks at a run's files: while it speaks, and while it is silent."""
 
@@ -86,9 +88,12 @@ class Supervisor:
             Recorder(run, adapter, self._shipper, self._keeper, self._directory(run)) as recorder,
             self._brake.watching(run, recorder.tails, held=kept is not None and kept.held) as watched,
         ):
-            ending = await self._live(run, held, kept, adapter, recorder, watched)
+            talk = self._talk(run, held, adapter, recorder)
+            ending = await self._live(run, held, kept, adapter, recorder, watched, talk)
             output = await recorder.end()
             lost = held.why == "lost" or run.id in self._shipper.refused
+            if talk is not None and not lost:
+                await talk.end()
         log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
         verdict = judge(held_to(run.output_limit, ending), adapter)
         if lost:  # the database may have given it up, and stopped listening before everything was said
@@ -97,7 +102,8 @@ class Supervisor:
             await self._settler.settle(run.key, ending, verdict, output)
 
     async def _live(
-        self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder, watched: Watched
+        self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder, watched: Watched,
+        talk: Talk | None,
     ) -> Exit:  # fmt: skip
         """From spawn to exit record; the recorder follows meanwhile, the stop waits beside."""
         ended = Event()
@@ -117,9 +123,13 @@ class Supervisor:
                         self._directory(run),
                         watched,
                         partial(self._ender.suspect, run),
+                        talk.still if talk is not None else never,
                     )
                     beside.start_soon(clocks.watch, kept.start_time)
                     beside.start_soon(self._ender.watch_unkillable, run, held)
+                    if talk is not None:
+                        beside.start_soon(talk.tell_forever)
+                        beside.start_soon(talk.attend_forever)
                     await self._announce(run, held, kept)
                 ending = await self._keeper.exited(run.id)
             held.ended = True
@@ -130,10 +140,13 @@ class Supervisor:
         """Ask the keeper, for as long as it takes it to answer; it starts a run id at most once."""
         command = adapter.launch(run, run.workspace or str(self._directory(run) / "workspace"))
         late_at = boottime() + run.spawn_timeout.total_seconds()
+        if command.converses and not self._keeper.feeds:
+            return self._refuse(run)
         while True:
             spec = Spawn(
                 run_id=run.id, token=str(run.key.token), argv=command.argv, env=command.env, cwd=run.workspace,
                 stdin=command.stdin, deadline=held.deadline, grace=self._ender.grace(run), limits=run.limits,
+                converses=command.converses,
             )  # fmt: skip
             try:
                 kept = await self._keeper.spawn(spec)
@@ -148,6 +161,19 @@ class Supervisor:
             if kept.exit is None:
                 log.info("run_spawned", pid=kept.pid, containment=self._keeper.containment.get("rung"))
             return kept
+
+    def _refuse(self, run: Run) -> KeptRun:
+        """Not started: nobody could speak to it."""
+        log.error("keeper_older", decided="do not start what has to be spoken to")
+        error = {"kind": "keeper_older", "message": OLDER}
+        ending = Exit(run.id, str(run.key.token), "never_started", "exit", error=error)
+        self._keeper.hear_exit(ending)
+        return KeptRun(run.id, str(run.key.token), "exited", exit=ending)
+
+    def _talk(self, run: Run, held: Held, adapter: Adapter, recorder: Recorder) -> Talk | None:
+        if not isinstance(adapter, Conversing):
+            return None
+        return Talk(run, held, adapter, recorder, self._db, self._keeper, self._lease, self._roster)
 
     async def _announce(self, run: Run, held: Held, kept: KeptRun) -> None:
         identity: dict[str, Any] = {
