@@ -51,7 +51,7 @@ class Idle:
             pause = jittered(poll)
         if due is None:
             return pause
-        self.misses = self.misses + 1 if due <= 0 else 0
+        self.misses = min(self.misses + 1, 20) if due <= 0 else 0
         return max(min(LONGEST_MISS, 0.0025 * 2.0**self.misses), min(pause, due))
 
 
