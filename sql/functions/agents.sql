@@ -72,6 +72,7 @@ begin
     when new.output_tail is null or new.output_tail < 1 then 'output_tail is missing or below 1 byte'
     when new.output_limit < 1 then 'output_limit is below 1 byte'
     when new.events_limit is null or new.events_limit < 1 then 'events_limit is missing or below 1'
+    when new.artifact_limit is null or new.artifact_limit not between 1 and 104857600 then 'artifact_limit is not between 1 and 104857600 bytes'
     when not (new.budget_usd > 0 and new.budget_usd < 1e12) then 'budget_usd is not an amount of money above 0'
     when octet_length(new.account) > 200 then 'account is longer than 200 bytes'
   end;

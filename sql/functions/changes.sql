@@ -49,6 +49,9 @@ begin
   update threads t
      set xid = pg_current_xact_id()
    where t.xid >= pg_snapshot_xmin(pg_current_snapshot());
+  update messages m
+     set xid = pg_current_xact_id()
+   where m.xid >= pg_snapshot_xmin(pg_current_snapshot());
   update cluster c
      set epoch = c.epoch + 1;
 end $$;

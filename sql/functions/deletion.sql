@@ -9,6 +9,10 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
   values ('output',         'run_id',      'run',    'delete', null),
          ('events',         'job_id',      'job',    'delete', null),
+         ('messages',       'job_id',      'job',    'delete', null),
+         ('artifacts',      'job_id',      'job',    'delete', null),
+         ('workspace_changes', 'job_id',   'job',    'delete', null),
+         ('job_marks',      'job_id',      'job',    'delete', null),
          ('usage',          'run_id',      'run',    'delete', null),
          ('interactions',   'job_id',      'job',    'delete', null),
          ('turns',          'job_id',      'job',    'delete', null),

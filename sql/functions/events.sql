@@ -21,7 +21,7 @@ end $$;
 
 -- Many events of many live runs in one statement. Returns the runs that are refused: ended, or spoken for by another token.
 -- The fence is on the locked head itself, so it is checked again after any wait. An event whose mark is not above the head's
--- was written before (the answer got lost) and is skipped.
+-- was written before (the answer got lost) and is skipped. A `delta` is a piece of a message: it takes no number, only its mark.
 create or replace function leasehold.append_events(
   runs bigint[], tokens uuid[], marks bigint[], kinds text[], levels text[], phases text[], messages text[], datas jsonb[])
 returns setof bigint
@@ -57,7 +57,7 @@ begin
                             and h.run_token = s.token
                             for update) head
   ), fresh as materialized (
-    select s.*, row_number() over (partition by s.job_id order by s.nth) as place,
+    select s.*, row_number() over (partition by s.job_id, s.kind is not distinct from 'delta' order by s.nth) as place,
            case when s.kind in ('usage', 'session', 'question', 'permission') then said_wrong(s.kind, s.data) end as wrong
       from said s
       join locked l
@@ -66,7 +66,7 @@ begin
      where s.mark is null
         or s.mark > l.mark
   ), counted as materialized (
-    select f.job_id, count(*)::int as many, max(f.mark) as mark
+    select f.job_id, (count(*) filter (where f.kind is distinct from 'delta'))::int as many, max(f.mark) as mark
       from fresh f
      group by f.job_id
   ), numbered as (
@@ -81,9 +81,11 @@ begin
     insert into events (job_id, seq, run_id, tenant, level, phase, kind, message, data)
     select f.job_id, n.base + f.place, f.run, f.tenant,
            case when f.wrong is not null then 'warning' when f.level in ('debug', 'info', 'warning', 'error') then f.level else 'info' end,
-           f.phase, coalesce(f.kind, 'message'), coalesce(f.wrong, f.message), nullif(f.data, 'null')
+           f.phase, coalesce(f.kind, 'message'), coalesce(f.wrong, f.message),
+           case when f.kind = 'artifact' and has_content(f.data) then f.data - 'content' else nullif(f.data, 'null') end
       from fresh f
       join numbered n using (job_id)
+     where f.kind is distinct from 'delta'
   )
   select distinct s.run
     from said s
@@ -93,6 +95,12 @@ begin
   end if;
   if kinds && array['question', 'permission', 'withdrawn', 'turn'] then
     perform record_asked(append_events.runs, tokens, kinds, messages, datas);
+  end if;
+  if kinds && array['message', 'delta'] then
+    perform record_messages(append_events.runs, tokens, marks, kinds, messages, datas);
+  end if;
+  if 'artifact' = any (kinds) then
+    perform record_artifacts(append_events.runs, tokens, marks, kinds, messages, datas);
   end if;
 end $$;
 

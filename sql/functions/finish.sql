@@ -84,6 +84,7 @@ begin
      set run_id = null,
          run_token = null
    where h.job_id = (run).job_id;
+  perform close_messages((run).id, outcome);
   insert into arrivals (tenant, queue, agent, repository)      -- a note of room, whether or not anything is limited: the claim may know better
   values ((run).tenant, (run).queue, (run).agent, (run).repository);
   if exists (select from interactions i where i.run_id = (run).id) then

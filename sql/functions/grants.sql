@@ -166,3 +166,20 @@ grant execute on function
   leasehold.take_inputs(bigint, uuid, bigint[], text[], bigint[]),
   leasehold.expire_interactions(bigint, uuid)
   to leasehold_worker;
+
+-- messages, artifacts, changes
+grant select on leasehold.messages, leasehold.thread_messages, leasehold.artifacts, leasehold.workspace_changes, leasehold.job_marks,
+                leasehold.session_activity
+   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant execute on function
+  leasehold.list_messages(bigint, bigint, int),
+  leasehold.list_thread_messages(text, bigint, int, text),
+  leasehold.message_changes(text, int, bigint, text),
+  leasehold.list_session_events(bigint, bigint, int, int, boolean),
+  leasehold.mark_job_read(bigint, text, int),
+  leasehold.check_workspace_path(text)
+  to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant execute on function
+  leasehold.add_artifact(bigint, uuid, bigint, uuid, text, text, text, text, text),
+  leasehold.record_changes(bigint, uuid, bigint, uuid, jsonb)
+  to leasehold_worker;

@@ -31,7 +31,7 @@ begin
   end if;
   rule.batch := least(greatest(rule.batch, 1), 1000);
   rule.keep := least(rule.keep, interval '1000 years');             -- longer ago there are no moments
-  if rule.what in ('jobs', 'output', 'events') then
+  if rule.what in ('jobs', 'output', 'events', 'messages', 'artifacts', 'workspace_changes') then
     select s.* into removed, more from sweep_past(rule) s;
   elsif rule.what = 'workers' then
     removed := sweep_workers(rule);
@@ -90,7 +90,8 @@ begin
   removed := case when seen.taken = 0 then 0
                   when (rule).what = 'jobs' then remove_jobs(lock_ended(seen.ids, past))
                   when (rule).what = 'output' then remove_output(lock_ended(with_output(seen.ids), past))
-                  else remove_events(lock_ended(with_events(seen.ids), past)) end;
+                  when (rule).what = 'events' then remove_events(lock_ended(with_events(seen.ids), past))
+                  else remove_said((rule).what, lock_ended(with_said((rule).what, seen.ids), past)) end;
   more := seen.found_ >= (rule).batch or seen.taken < seen.found_;
   update retention r
      set mark_at = coalesce(seen.at, mark.at),
@@ -172,5 +173,37 @@ begin
     get diagnostics part = row_count;
     gone := gone + part;
   end loop;
+  return gone;
+end $$;
+
+-- Those of these jobs that have rows in `messages`, `artifacts` or `workspace_changes`; and all such rows of jobs that the caller has locked.
+create or replace function leasehold.with_said(what text, jobs bigint[]) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+  found_ bigint[];
+begin
+  execute format('select array(select j.id from unnest($1) j (id) where (select true from leasehold.%I t where t.job_id = j.id limit 1))', what)
+     into found_
+    using with_said.jobs;
+  return found_;
+end $$;
+
+create or replace function leasehold.remove_said(what text, jobs bigint[]) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  gone bigint;
+begin
+  execute format('delete from leasehold.%I t where t.job_id = any ($1)', what) using remove_said.jobs;
+  get diagnostics gone = row_count;
   return gone;
 end $$;

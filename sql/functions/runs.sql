@@ -36,6 +36,7 @@ begin
    where r.id = current_.id;
   perform set_config('leasehold.actor', '', true);
   perform note(current_.job_id, current_.tenant, current_.id, 'spawned', null, start_run.identity);
+  perform say_prompt(current_);
 end $$;
 
 -- The gate of what a worker says of a live run of its own: locks head and run, or refuses.

@@ -239,3 +239,26 @@ create or replace trigger turns
   for each row
   when (old.finished_at is null and new.finished_at is not null)
   execute function leasehold.jobs_end_turns();
+
+-- Messages: what users say to a live run, and what nobody will ever hear.
+do $$
+begin
+  if to_regclass('leasehold.turns') is not null then
+    create or replace trigger message_said
+      after insert on leasehold.turns
+      for each row
+      when (new.kind <> 'interrupt')
+      execute function leasehold.turns_are_messages();
+    create or replace trigger message
+      after update of state, outcome, acknowledged_at, run_id, follow_up_job on leasehold.turns
+      for each row
+      when (new.kind <> 'interrupt')
+      execute function leasehold.turns_are_messages();
+  end if;
+end $$;
+
+create or replace trigger messages_left
+  after update of finished_at on leasehold.jobs
+  for each row
+  when (old.finished_at is null and new.finished_at is not null and new.started_at is null)
+  execute function leasehold.jobs_leave_messages();

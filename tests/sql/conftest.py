@@ -1,5 +1,6 @@
 """The SQL room's fixtures: workers, logins of every role, a frozen clock, and refusals that leave nothing behind."""
 
+import json
 import secrets
 
 import asyncpg
@@ -140,3 +141,25 @@ def story(sql):
 @pytest.fixture
 def sane(sql):
     return lambda: assert_sane(sql)
+
+
+@pytest.fixture
+def tell(sql):
+    """append_events of (run, mark, kind, message, data)."""
+
+    async def one(*rows, connection=None):
+        return await (connection or sql).fetch(
+            "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
+            [row[0]["run_id"] for row in rows], [row[0]["run_token"] for row in rows], [row[1] for row in rows],
+            [row[2] for row in rows], ["info"] * len(rows), [None] * len(rows), [row[3] for row in rows],
+            [json.dumps(row[4]) if row[4] is not None else None for row in rows],
+        )  # fmt: skip
+
+    return one
+
+
+@pytest.fixture
+async def run(worker, job):
+    """A live run of a job with a thread."""
+    await job(thread="t")
+    return await worker.claim_one()

@@ -12,7 +12,8 @@ SANE = {
         (select (r.id, r.token) from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null)
         and (run_id is not null or exists (select from leasehold.runs r where r.job_id = h.job_id and r.ended_at is null))""",
     "heads with a mark that their run did not set": """select job_id from leasehold.heads h where run_id is not null and mark >= 0
-        and not exists (select from leasehold.events e where e.job_id = h.job_id and e.run_id = h.run_id and e.kind in ('message', 'usage'))""",
+        and not exists (select from leasehold.events e where e.job_id = h.job_id and e.run_id = h.run_id and e.kind in ('message', 'usage', 'artifact'))
+        and not exists (select from leasehold.messages m where m.run_id = h.run_id and m.source = 'agent')""",
     "two live jobs of a key": """select concurrency_key from leasehold.jobs
         where concurrency_key is not null and conflict_policy <> 'allow' and status in ('queued', 'running', 'waiting')
         group by tenant, concurrency_key having count(*) > 1""",

@@ -78,8 +78,8 @@ def test_a_run_knows_who_it_is_and_cannot_be_told_otherwise():
 @pytest.mark.rule("O4", "O33")
 @pytest.mark.parametrize("kind", VOCABULARY)
 def test_every_word_of_the_vocabulary_is_an_event(kind):
-    (event,) = say(CommandAdapter(), type=kind, message="hello", more=1)
-    assert (event.kind, event.message, event.data) == (kind, "hello", {"message": "hello", "more": 1})
+    (event,) = say(CommandAdapter(), type=kind, id="m", message="hello", more=1)
+    assert (event.kind, event.message, event.data) == (kind, "hello", {"id": "m", "message": "hello", "more": 1})
     assert event.level == ("error" if kind == "error" else "info")
 
 
@@ -90,7 +90,7 @@ def test_every_word_of_the_vocabulary_is_an_event(kind):
         b"{}", b'{"type": "hello"}', b'{"type": null}', b'{"type": ["message"]}', b'{"type": {"a": 1}}', b'{"type": 1}',
         b'{"message": "x"}', b"{broken", b'[{"type": "message"}]', b'"message"', b"null", b"", b"\x00", b"\xff\xfe{",
         b'{"type": "message"} trailing', b'{"type": "Message"}', b"{" * 100_000, b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
-        b'{"type": "message", "n": ' + b"9" * 5000 + b"}",
+        b'{"type": "message", "n": ' + b"9" * 5000 + b"}", b'{"type": "delta", "text": "of none"}', b'{"type": "delta", "id": "m"}',
     ],
 )  # fmt: skip
 def test_any_other_line_is_output(line):

@@ -10,7 +10,7 @@ from typing import Any
 from leasehold.agents.start import command, environment
 from leasehold.models import Command, Event, Outcome, Run, Verdict
 
-VOCABULARY = ("message", "progress", "tool_call", "artifact", "usage", "session", "result", "error")
+VOCABULARY = ("message", "delta", "progress", "tool_call", "artifact", "usage", "session", "result", "error")
 """The `type` values that become events. `sql/README.md` says what each may carry."""
 REASONS: dict[str, Outcome] = {
     "quota": "interrupted", "rate_limit": "interrupted", "auth": "failed", "context_overflow": "failed",
@@ -49,11 +49,14 @@ class CommandAdapter:
         if said is None or said.get("type") not in VOCABULARY:
             return None
         kind = str(said.pop("type"))
+        event = _event(kind, said)
+        if kind == "delta" and not (event.message and _text(said.get("id"))):  # of no message that could grow
+            return None
         if kind == "result":
             self._result = said
         if kind == "tool_call":
             self._tool(str(said.get("id", said.get("name"))), said.get("status"))
-        return (_event(kind, said),)
+        return (event,)
 
     def _tool(self, name: str, status: object) -> None:
         if status == "started" and len(self._open) < OPEN_LIMIT:

@@ -52,7 +52,7 @@ class Conversation:
         return bool(self.known.open)
 
     def receive(self, line: bytes) -> Sequence[Event] | None:
-        """Events, the last of which has the line as it was; None: it is no line of this protocol."""
+        """Events, the last of which has the line as it was, unless it is a piece of a message; None: it is no line of this protocol."""
         try:
             said = json.loads(line)
         except (ValueError, RecursionError):
@@ -63,6 +63,8 @@ class Conversation:
         events = self._understood(said)
         if not events:
             return ()
+        if events[-1].kind == "delta":  # it leaves no event that the line could stand beside
+            return tuple(events)
         return (*events[:-1], _beside(events[-1], said))
 
     def _understood(self, said: Said) -> Sequence[Event]:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from leasehold import __version__
-from leasehold.cli import conversation, daemon, doctor, jobs, pause, retention, schedules, tail, threads, usage, why
+from leasehold.cli import conversation, daemon, doctor, jobs, messages, pause, retention, schedules, tail, threads, usage, why
 from leasehold.cli.console import complain
 from leasehold.errors import BadSettings, KeeperSuperseded, LeaseholdError, SchemaNewer, SchemaOutdated
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for room in (daemon, jobs, conversation, tail, why, pause, threads, schedules, usage, retention, doctor):
+for room in (daemon, jobs, conversation, tail, messages, why, pause, threads, schedules, usage, retention, doctor):
     room.register(app)
 
 

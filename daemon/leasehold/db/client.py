@@ -127,6 +127,29 @@ class Client(Conversation):
             "select * from leasehold.list_jobs(thread => $1, rows_max => $2, tenant => $3)", thread, limit, tenant
         )
 
+    async def messages(self, job: int | None, thread: str | None, after: int) -> list[Row]:
+        """A page of messages behind `after`, of a job or else of a thread."""
+        if job is not None:
+            return await self.rows("select $1::bigint as job_id, * from leasehold.list_messages($1, $2)", job, after)
+        return await self.rows("select * from leasehold.list_thread_messages($1, $2)", thread, after)
+
+    async def message_changes(self, cursor: str | None, job: int | None, thread: str | None) -> list[Row]:
+        """Messages that have changed since the cursor, as they are now."""
+        return await self.rows("select * from leasehold.message_changes($1, 500, $2, $3)", cursor, job, thread)
+
+    async def artifacts(self, job: int) -> list[Row]:
+        """What a job has made, without the contents."""
+        return await self.rows(
+            "select id, run_id, kind, title, content_type, bytes, sha256, truncated, created_at from leasehold.artifacts"
+            " where job_id = $1 order by id",
+            job,
+        )
+
+    async def artifact(self, job: int, artifact: int) -> Row | None:
+        """One of them, whole."""
+        found = await self.rows("select * from leasehold.artifacts where job_id = $1 and id = $2", job, artifact)
+        return found[0] if found else None
+
     async def runs(self, job: int) -> list[Row]:
         """All attempts at one job, oldest first."""
         return await self.rows(

@@ -7,13 +7,15 @@ DEPTH = 64
 """Levels of nesting that are kept; what lies deeper becomes a note."""
 TEXT_LIMIT = 256 * 1024
 """Characters of one message that are kept."""
+WHOLE_LIMIT = 8 * 1024 * 1024
+"""Characters of what the database itself cuts, and says so."""
 
 
-def clean_text(text: str) -> str:
-    """No NUL, no lone surrogate (Postgres stores neither), no more than TEXT_LIMIT."""
+def clean_text(text: str, limit: int = TEXT_LIMIT) -> str:
+    """No NUL, no lone surrogate (Postgres stores neither), no more than `limit`."""
     text = text.replace("\x00", "\ufffd")
     text = text.encode("utf-8", "replace").decode("utf-8") if _has_surrogate(text) else text
-    return text if len(text) <= TEXT_LIMIT else f"{text[:TEXT_LIMIT]} [cut: {len(text)} characters]"
+    return text if len(text) <= limit else f"{text[:limit]} [cut: {len(text)} characters]"
 
 
 def clean(value: Any, depth: int = 0) -> Any:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from leasehold.agents.base import Adapter
-from leasehold.events.clean import clean, clean_text
+from leasehold.events.clean import WHOLE_LIMIT, clean, clean_text
+from leasehold.events.deltas import Deltas
 from leasehold.events.stream import OutputStream
 from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
@@ -105,6 +106,7 @@ class StdoutFold(Fold):
         self._limit = run.events_limit
         self._said = 0  # events so far, kept or not
         self._cut = False  # one was dropped, and a notice said so
+        self._deltas = Deltas(run)
 
     def feed(self, raw: bytes) -> list[Row]:
         """Output first: an event never refers to bytes that a reader cannot see yet."""
@@ -112,7 +114,7 @@ class StdoutFold(Fold):
 
     def end(self) -> list[Row]:
         """What was held back is whole."""
-        return self._receive(self._lines.resume[0], self._lines.end())
+        return [*self._receive(self._lines.resume[0], self._lines.end()), *self._deltas.flush()]
 
     def place(self) -> Place | None:
         """Needs an adapter that can be frozen, in a state that can be written down."""
@@ -125,7 +127,7 @@ class StdoutFold(Fold):
             return None
         if adapter is None:
             return None
-        said = {"said": self._said, "events_limit": self._limit, "cut": self._cut}
+        said = {"said": self._said, "events_limit": self._limit, "cut": self._cut, "deltas": self._deltas.freeze()}
         return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter, **said})
 
     def resume(self, place: Place) -> list[tuple[int, int]]:
@@ -134,6 +136,8 @@ class StdoutFold(Fold):
         self._adapter.thaw(json.loads(place.state["adapter"]))
         self._said, self._limit = int(place.state["said"]), int(place.state["events_limit"])
         self._cut = bool(place.state.get("cut", self._said > self._limit))
+        if "deltas" in place.state:  # not of a daemon that knew none
+            self._deltas.thaw(place.state["deltas"])
         return super().resume(place)
 
     def _receive(self, at: int, pieces: Iterator[Piece]) -> list[Row]:
@@ -151,15 +155,21 @@ class StdoutFold(Fold):
             else:
                 said += self._events(at, events, len(piece.raw))
         rows, notices = self._keep(plain) if plain else ([], [])
+        said += self._deltas.flush() if notices else self._deltas.settle()
         # by mark: the database takes an event for a repeat if it has a higher mark already
         return [*rows, *sorted([*said, *notices], key=lambda row: row.mark or 0)]
 
     def _events(self, end: int, events: Sequence[Event], size: int) -> Iterator[EventRow]:
         """Events of one line, each with a mark of its own among the line's bytes; the last one's is its end.
 
-        The first one that is over the limit is replaced by a notice, those behind it are only counted.
+        The first one that is over the limit is replaced by a notice, those behind it are only counted. Pieces of messages have a limit
+        of their own.
         """
         for mark, event in enumerate(events, end - len(events) + 1):
+            if event.kind == "delta":
+                yield from self._deltas.add(mark, storable(event), size)
+                continue
+            yield from self._deltas.flush()
             self._said += 1
             counts = self._said <= (2 * self._limit if event.kind in COUNTED else self._limit)
             first_cut, self._cut = not counts and not self._cut, self._cut or not counts
@@ -189,6 +199,7 @@ def _raw_offset(pieces: Sequence[tuple[int, bytes]], index: int) -> int:
 def storable(event: Event) -> Event:
     """The same event, fit for Postgres whatever the agent wrote."""
     message = clean_text(event.message) if event.message is not None else None
-    return Event(
-        event.kind, message, clean(dict(event.data)), event.level, clean_text(event.phase) if event.phase else None
-    )
+    data = clean(dict(event.data))
+    if event.kind == "artifact" and isinstance(content := event.data.get("content"), str):
+        data["content"] = clean_text(content, WHOLE_LIMIT)
+    return Event(event.kind, message, data, event.level, clean_text(event.phase) if event.phase else None)
