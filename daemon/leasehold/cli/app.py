@@ -5,7 +5,20 @@ import sys
 import typer
 
 from leasehold import __version__
-from leasehold.cli import conversation, daemon, doctor, jobs, messages, pause, retention, schedules, tail, threads, usage, why
+from leasehold.cli import (
+    conversation,
+    daemon,
+    doctor,
+    jobs,
+    messages,
+    pause,
+    retention,
+    schedules,
+    tail,
+    threads,
+    usage,
+    why,
+)
 from leasehold.cli.console import complain
 from leasehold.errors import BadSettings, KeeperSuperseded, LeaseholdError, SchemaNewer, SchemaOutdated
 
