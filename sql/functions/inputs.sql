@@ -55,12 +55,10 @@ begin
     order by h.job_id
       for update;
   for taken in
-    select e.kind, e.id, r as run
+    select e.kind, e.id, r.run
       from unnest(take_inputs.runs, kinds, ids) with ordinality e (run, kind, id, nth)
-      join runs r
-        on r.id = e.run
-       and r.worker_id = take_inputs.worker
-       and is_heard(r)
+     cross join lateral (select k as run from runs k where k.id = e.run and k.worker_id = take_inputs.worker offset 0) r
+     where is_heard(r.run)
      order by e.nth
   loop
     if taken.kind = 'answer' then

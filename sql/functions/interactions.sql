@@ -28,14 +28,12 @@ declare
   said record;
 begin
   for said in
-    select r as run, e.kind, e.message, e.data
+    select r.run, e.kind, e.message, e.data
       from unnest(record_asked.runs, tokens, kinds, messages, datas) with ordinality e (id, token, kind, message, data, nth)
-      join leasehold.runs r
-        on r.id = e.id
-       and r.token = e.token
+     cross join lateral (select k as run from leasehold.runs k where k.id = e.id and k.token = e.token offset 0) r
      where e.kind = any (array['question', 'permission', 'withdrawn', 'turn'])
        and jsonb_typeof(e.data) = 'object'
-       and is_heard(r)
+       and is_heard(r.run)
      order by e.nth
   loop
     if said.kind = 'turn' then
@@ -175,7 +173,7 @@ declare
   open_ interactions;
 begin
   for open_ in
-    select i.* from interactions i where i.run_id = (run).id order by i.id
+    select i.* from (select k.* from interactions k where k.run_id = (run).id offset 0) i order by i.id      -- by the run, not by the key
   loop
     if open_.status = 'pending' or open_.to_deliver then
       update interactions i

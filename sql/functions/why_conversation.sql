@@ -12,11 +12,9 @@ begin
                 case when i.expires_at is not null then format('; without an answer until %s: %s', spell_time(i.expires_at),
                   case a.on_unanswered when 'cancel' then 'its job is cancelled' when 'ask_again' then 'it is asked again' else 'it is told no' end) end,
                 i.id, coalesce(case i.kind when 'permission' then i.options #>> '{0,id}' else i.questions #>> '{0,options,0,label}' end, '...'))
-    from interactions i
-    join runs r on r.id = i.run_id
+    from (select k.* from interactions k where k.run_id = why_asks.run and k.status = 'pending' offset 0) i
+   cross join lateral (select k.agent from runs k where k.id = i.run_id offset 0) r
     left join agents a on a.name = r.agent
-   where i.run_id = why_asks.run
-     and i.status = 'pending'
    order by i.id
    limit 10;
 end $$;

@@ -16,7 +16,8 @@ begin
     execute format('alter table leasehold.%I set (autovacuum_enabled = off)', name);
   end loop;
 end $$;
-insert into leasehold.agents (name, adapter, command) values ('fixer', 'command', '{true}'), ('other', 'command', '{true}');
+insert into leasehold.agents (name, adapter, command) values ('fixer', 'command', '{true}'), ('other', 'command', '{true}'),
+  ('talker', 'codex', '{true}');
 analyze;
 alter table leasehold.jobs disable trigger user;
 insert into leasehold.jobs (tenant, agent, prompt, run_at, lane, created_at, updated_at, status, finished_at)
@@ -43,6 +44,12 @@ select id, 1, 1 + id % 2000, tenant, queue, agent, 'ended', case when id % 100 =
   from leasehold.jobs where finished_at is not null;
 insert into leasehold.output (run_id, stream, byte_offset, job_id, tenant, bytes)
 select r.id, 'stdout', piece, r.job_id, r.tenant, 'x' from leasehold.runs r, generate_series(0, 1) piece where r.id <= 9000;
+insert into leasehold.turns (tenant, job_id, run_id, seq, kind, text, actor, payload_hash, deliverable, state, outcome, ended_at)
+select r.tenant, r.job_id, r.id, n, 'steer', 'x', 'x', '', true, 'ended', 'done', leasehold.clock()
+  from leasehold.runs r, generate_series(1, 2) n where r.id <= 9000;
+insert into leasehold.interactions (tenant, job_id, run_id, external_id, kind, status, response, answered_by, answered_at, closed_at, delivered_at)
+select r.tenant, r.job_id, r.id, n, 'permission', 'answered', '{}', 'x', leasehold.clock(), leasehold.clock(), leasehold.clock()
+  from leasehold.runs r, generate_series(1, 2) n where r.id <= 9000;
 insert into leasehold.lanes (lane, queue, tenant, agent)
 select distinct lane, queue, tenant, agent from leasehold.jobs where status = 'queued' and due;
 insert into leasehold.shares (tenant) select distinct tenant from leasehold.lanes;

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 from sql.backlog import TOLD, copy_of, filled_database, touched
+from sql.talks import asked, said
 
-BIG = ("jobs", "heads", "events", "runs", "output", "workers", "wakeups")
+BIG = ("jobs", "heads", "events", "runs", "output", "workers", "wakeups", "turns", "interactions")
 """What grows for ever, or nearly."""
 
 
@@ -77,6 +78,23 @@ async def test_renewing_many_runs_reads_no_backlog(backlog, hire, touches):
     assert_untouched(read, at_most=510)
 
 
+async def test_renewing_hears_of_inputs_from_what_is_pending(backlog, hire, job, touches):
+    worker = await hire(queues=["talk"])
+    talks = [await worker.claim_job(await job(agent="talker", queue="talk", priority=9)) for _ in range(3)]
+    for talk in talks[:2]:
+        await backlog.execute("select leasehold.steer($1, 'x')", talk["job_id"])
+    await said(backlog, talks[2], ("permission", {"id": 1}, "May I?"))
+    await backlog.execute("select leasehold.answer($1, 'allow')", (await asked(backlog))["id"])
+    await backlog.execute(
+        "insert into leasehold.jobs (agent, prompt, queue) select 'fixer', 'x', 'talk' from generate_series(1, 500)"
+    )
+    runs = [run["run_id"] for run in [*talks, *await worker.claim(500)]]
+    rows, read = await touches("select * from leasehold.renew($1, $2, $3, '2 min')", *worker.me, runs)
+    assert sorted(row["run_id"] for row in rows if row["what"] == "input") == [run["run_id"] for run in talks]
+    assert read["turns"] == (0, 2) and read["interactions"] == (0, 1), read
+    assert_untouched(read, at_most=520)
+
+
 @pytest.mark.rule("G14")
 async def test_reaping_reads_only_the_runs_of_the_lost(backlog, hire, touches):
     lost, reaper = await hire(), await hire(instance="beta")
@@ -131,6 +149,17 @@ STEPS = {
     "return existing": "enqueue('fixer', 'x', 'k', concurrency_key => 'k2', conflict_policy => 'return_existing', idempotency_key => 'w')",
     "promote": "promote('k', 'k1')",
     "gather": "gather('k', 'k1')",
+    "steer": "steer({talk}, 'x', 'key')",
+    "steer what is queued": "steer(24000, 'x')",
+    "cancel a turn": "cancel_turn({turn})",
+    "answer": "answer({asked}, 'allow')",
+    "read inputs": "read_inputs({they}, array[{talk_id}], true)",
+    "take inputs": "take_inputs({they}, array[{talk_id}], '{{steer}}', array[{turn}::bigint])",
+    "ask": """append_events({talks}, '{{null}}', '{{permission}}', '{{info}}', '{{null}}', '{{x}}', '{{"{{\\\"id\\\": 2}}"}}')""",
+    "withdraw": """append_events({talks}, '{{null}}', '{{withdrawn}}', '{{info}}', '{{null}}', '{{x}}', '{{"{{\\\"id\\\": 1}}"}}')""",
+    "finish what was talked to": "finish_run({they}, {talk_run}, 'failed', 'exit_code')",
+    "expire interactions": "expire_interactions({they})",
+    "why of what was talked to": "why({talk})",
 }
 
 
@@ -144,6 +173,10 @@ async def test_single_steps_read_no_backlog(backlog, hire, touches, job):
     run = await worker.claim_one()
     await worker.ship((run, "stdout", 0, b"abc"), (run, "stdout", 3, b"def"))
     await job(concurrency_key="warm")
+    listener = await hire(instance="gamma", queues=["talk"])
+    talk = await listener.claim_job(await job(agent="talker", queue="talk"))
+    asking = ("permission", {"id": 1}, "May I?")
+    await said(backlog, talk, asking, ("turn", {"turn": 1, "state": "x"}))
     lost = await backlog.fetchrow("select id, token from leasehold.runs where outcome = 'lost' limit 1")
     names = {
         "me": f"{worker.id}, '{worker.token}'",
@@ -158,6 +191,13 @@ async def test_single_steps_read_no_backlog(backlog, hire, touches, job):
         "lost_id": f"{lost['id']}::bigint",
         "lost_token": f"'{lost['token']}'::uuid",
         "failed": failed,
+        "they": f"{listener.id}, '{listener.token}'",
+        "talk": talk["job_id"],
+        "talk_id": f"{talk['run_id']}::bigint",
+        "talk_run": f"{talk['run_id']}, '{talk['run_token']}'",
+        "talks": f"array[{talk['run_id']}::bigint], array['{talk['run_token']}'::uuid]",
+        "turn": await backlog.fetchval("select leasehold.steer($1, 'x')", talk["job_id"]),
+        "asked": (await asked(backlog))["id"],
     }
     wrong = {}
     for step, call in STEPS.items():
