@@ -22,6 +22,7 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('auth',              'failed',      false, 'stop',    null,         'The agent''s login or key was refused: renew it, then retry.'),
   ('budget',            'blocked',     false, 'stop',    null,         'The budget is used up: raise it, then retry.'),
   ('question',          'blocked',     true,  'stop',    null,         'The agent needs an answer: put it into the prompt and retry.'),
+  ('turn_interrupted',  'blocked',     false, 'stop',    null,         'Somebody interrupted its turn and asked for nothing else: retry it, or ask its session for something new.'),
   ('spawn_not_found',   'failed',      true,  'stop',    null,         'There is no such program on the worker''s host: check command[1], the launcher and PATH.'),
   ('spawn_denied',      'failed',      true,  'stop',    null,         'The worker''s user may not execute the program: check its mode and owner.'),
   ('spawn_failed',      'failed',      true,  'backoff', null,         'The program could not be started: the message says what the system answered.'),

@@ -57,9 +57,12 @@ def claude_home(home: Path, url: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+CODEX_PROGRAM = INSTALLED / "@openai" / "codex" / "vendor" / "x86_64-unknown-linux-musl" / "bin" / "codex"
+FULL, ON_REQUEST = ("-c", "sandbox_mode=danger-full-access"), ("-c", "approval_policy=on-request")
+CODEX_APP = Program("codex", CODEX_PROGRAM, (*FULL, *ON_REQUEST), codex_home)
 CODEX = Program(
     "codex-exec",
-    INSTALLED / "@openai" / "codex" / "vendor" / "x86_64-unknown-linux-musl" / "bin" / "codex",
+    CODEX_PROGRAM,
     ("-s", "danger-full-access"),
     codex_home,
 )

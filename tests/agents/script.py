@@ -1,6 +1,7 @@
 """The prompt is the model's script: which lines of it mean what. If it fails, the scripted model says nonsense.
 
 run: echo hello > proof.txt      a call of the agent's own shell tool; any number, in order
+ask: touch /etc/proof            the same, and the agent is to ask for permission first, if it can
 call: NAME {"json": "arguments"} a call of any tool
 say: these words                 the last answer; "Done." if left out
 slowly                           the last answer comes word by word, one in SLOW seconds
@@ -11,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-LINE = re.compile(r"^(run|call|say): ?(.*)$|^(slowly)$", re.MULTILINE)
+LINE = re.compile(r"^(run|ask|call|say): ?(.*)$|^(slowly)$", re.MULTILINE)
 SHELLS = ("exec_command", "shell_command", "shell", "Bash")
 """What agents call their shell, the first one that is offered is taken."""
 
@@ -53,14 +54,15 @@ class Script:
         if word == "call":
             name, _, arguments = rest.partition(" ")
             return Call(name, json.loads(arguments or "{}"))
-        return shell(rest, tools)
+        return shell(rest, tools, asks=word == "ask")
 
 
-def shell(command: str, tools: dict[str, Any]) -> Call:
+def shell(command: str, tools: dict[str, Any], *, asks: bool = False) -> Call:
     """The agent's own way to run a command."""
     name = next((each for each in SHELLS if each in tools), "no_shell_is_offered")
     if name == "exec_command":
-        return Call(name, {"cmd": command, "yield_time_ms": 10_000})
+        more = {"sandbox_permissions": "require_escalated", "justification": "May I?"} if asks else {}
+        return Call(name, {"cmd": command, "yield_time_ms": 10_000, **more})
     if name == "shell":
         return Call(name, {"command": ["bash", "-lc", command]})
     return Call(name, {"command": command, "description": "scripted"})

@@ -2,7 +2,7 @@
 
 with ModelServer() as model:
     model.url("ok")          http://127.0.0.1:PORT/ok   follow the script
-    model.url("401")         403, 400, 429, 500, quota, overflow: always that error
+    model.url("401")         403, 400, 429, 500, 529, quota, overflow: always that error
     model.url("429once")     the first request of each prompt gets the error, the others are answered
     model.url("drop")        the connection ends in the middle of every stream
     model.url("garbage")     200, and no stream of events
@@ -28,6 +28,7 @@ ERRORS = {
     "403": (403, "permission_error", "Not for you."),
     "429": (429, "rate_limit_error", "Not so fast. Try again in 1s."),
     "500": (500, "api_error", "An accident."),
+    "529": (529, "overloaded_error", "Too many at once."),
     "quota": (429, "insufficient_quota", "You have used up your quota."),
     "overflow": (400, "context_length_exceeded", "prompt is too long: 250000 tokens > 200000 maximum"),
 }

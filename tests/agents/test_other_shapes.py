@@ -29,7 +29,7 @@ def otherwise(dice, said):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", ["codex-exec", "claude"])
+@pytest.mark.parametrize("name", ["codex", "codex-exec", "claude"])
 def test_a_known_line_of_another_shape_ends_nothing_by_accident(name, seed):
     dice, known = random.Random(seed), recorded(name)
     for _ in range(ROUNDS):

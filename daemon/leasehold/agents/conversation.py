@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leasehold.agents.command import REASONS
-from leasehold.models import Event, Run, Verdict
+from leasehold.models import Event, Outcome, Run, Verdict
 
 Said = dict[str, Any]
+OURS: dict[str, Outcome] = {"turn_interrupted": "blocked", "protocol": "failed"}
+"""Reasons that an adapter finds; the agent itself may not name them."""
 OPEN_LIMIT = 1000
 """Tools at work at once that are told apart."""
 WORDS_LIMIT = 64 << 10
@@ -57,7 +59,7 @@ class Conversation:
             said = json.loads(line)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(said, dict) or not isinstance(said.get("type"), str):
+        if not isinstance(said, dict) or not self.speaks(said):
             return None
         self.known.heard += 1
         events = self._understood(said)
@@ -80,6 +82,10 @@ class Conversation:
             AttributeError,
         ) as error:  # a known type of another shape: kept, not fatal
             return (unknown(said, f"{type(error).__name__}: {error}"),)
+
+    def speaks(self, said: Said) -> bool:
+        """Is it a line of this protocol?"""
+        return isinstance(said.get("type"), str)
 
     def translate(self, said: Said) -> Sequence[Event]:
         """The dialect. May raise on what has not the shape it should have."""
@@ -116,8 +122,8 @@ class Conversation:
         reason = ended.get("reason")
         if self.known.resets_at is not None:
             value = {**value, "resets_at": self.known.resets_at}
-        if reason in REASONS:
-            return Verdict(REASONS[reason], reason, ended["message"], value)
+        if reason in (known := {**REASONS, **OURS}):
+            return Verdict(known[reason], reason, ended["message"], value)
         return Verdict("failed", "agent_error", ended["message"], value)
 
     def _without_result(self, exit_code: int) -> Verdict:
@@ -144,12 +150,12 @@ class Conversation:
         self.known.session = session
         return Event("session", None, {"id": session})
 
-    def speak(self, text: object) -> Event:
+    def speak(self, text: object, **more: Any) -> Event:
         """It says something to whoever asked."""
         if not isinstance(text, str):
             raise TypeError("its words are no text")
         self.known.words = text
-        return Event("message", text, {"role": "agent"})
+        return Event("message", text, {"role": "agent", **more})
 
     def start_tool(self, ident: str, name: str, what: str | None) -> Event:
         """It uses a tool."""
@@ -170,7 +176,7 @@ class Conversation:
 
 def unknown(said: Said, why: str | None = None) -> Event:
     """Kept as it is."""
-    return Event("unknown", why or str(said["type"]), {}, "debug")
+    return Event("unknown", why or str(said.get("type")), {}, "debug")
 
 
 def _beside(event: Event, said: Said) -> Event:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from leasehold.agents.base import Adapter
 from leasehold.agents.claude import Claude
+from leasehold.agents.codex import Codex
 from leasehold.agents.codex_exec import CodexExec
 from leasehold.agents.command import CommandAdapter
 from leasehold.models import Run
 
 ADAPTERS: dict[str, Callable[[Run], Adapter]] = {
     "command": lambda _: CommandAdapter(),
+    "codex": Codex,
     "codex-exec": CodexExec,
     "claude": Claude,
 }
