@@ -25,7 +25,7 @@ class Codex(Told):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        self._run = run
+        self.talk.prompt, self.talk.resumes = run.prompt, run.session
         client = {"name": "leasehold", "title": "Leasehold", "version": "1"}
         capabilities = {"experimentalApi": True, "optOutNotificationMethods": list(UNWANTED)}
         self._ask("init", "initialize", {"clientInfo": client, "capabilities": capabilities})
@@ -128,13 +128,13 @@ class Codex(Told):
             return self._cannot_begin(message, "session_rejected" if verb == "open" and self.known.resumed else None)
         if verb == "init":
             self.talk.owe("initialized", jsonrpc.notification("initialized"))
-            session = self._run.session  # its history may be longer than a line may be
+            session = self.talk.resumes  # its history may be longer than a line may be
             resume = {"threadId": session, "excludeTurns": True}
             self._ask("open", "thread/resume" if session else "thread/start", resume if session else {})
             return ()
-        begun = self.begin(message.result["thread"]["id"])
-        self.talk.thread = self.known.session
-        self.talk.begin(PROMPT, self._run.prompt, PROMPT)
+        thread = message.result["thread"]["id"]
+        begun = self.begin(thread)
+        self.talk.opened(thread)
         return (begun,)
 
     def _cannot_begin(self, message: Message, reason: str | None) -> Sequence[Event]:

@@ -19,6 +19,8 @@ PROMPT = "prompt"
 class Talk:
     """All of it; JSON can say it."""
 
+    prompt: str = ""  # until it was said
+    resumes: str | None = None  # the thread that it is to go on with
     owed: list[list[str]] = field(default_factory=list)  # key, line
     thread: str | None = None
     turn: str | None = None  # at work
@@ -101,6 +103,12 @@ class Talk:
             asked["by"] = key
             self.owe(key, jsonrpc.answer(asked["id"], codex_asked.reply(asked["method"], asked["kept"], data)))
 
+    def opened(self, thread: str) -> None:
+        """It has a conversation: the job's prompt is the first that is said in it."""
+        self.thread = thread
+        prompt, self.prompt = self.prompt, ""
+        self.begin(PROMPT, prompt, PROMPT)
+
     def begin(self, key: str, text: str, line: str) -> None:
         """A turn with these words, now or when the one at work is over."""
         if not self.idle:
@@ -147,7 +155,7 @@ class Talk:
 
     def ended(self, why: str) -> list[Event]:
         """The turn at work is over: what was asked of a human is not wanted any more, what was asked of it is done."""
-        withdrawn = [Event("withdrawn", None, {"id": ident}) for ident in self.asked]
+        withdrawn = [Event("withdrawn", None, {"id": ident}) for ident in sorted(self.asked)]
         done = [told(key, "ended", why) for key in self.members]
         self.last, self.turn, self.members = self.turn or self.last, None, []
         self.asked.clear()
