@@ -35,6 +35,9 @@ create or replace function leasehold.record_messages(
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
+declare
+  now_ timestamptz := clock();
+  most int := message_limit();
 begin
   with said as materialized (
     select r.id as run, r.job_id, r.tenant, e.mark, e.nth, e.message, e.kind = 'message' as whole,
@@ -73,14 +76,16 @@ begin
      group by f.run, f.job_id, f.tenant, f.known, f.external_id, case when f.external_id is null then f.nth end
   ), grown as (
     update leasehold.messages m
-       set content = case when p.whole is not null then cut_text(p.whole, message_limit())
-                          when m.truncated then m.content
-                          else cut_text(m.content || p.more, message_limit()) end,
+       set content = case when octet_length(p.whole) <= most then p.whole
+                          when p.whole is not null then cut_text(p.whole, most)
+                          when m.truncated then m.content                                    -- untouched, it is not written again
+                          when octet_length(m.content) + octet_length(p.more) <= most then m.content || p.more
+                          else cut_text(m.content || p.more, most) end,
            status = coalesce(p.closes, 'streaming'),
            bytes = case when p.whole is not null then octet_length(p.whole) else m.bytes + octet_length(p.more) end,
-           truncated = case when p.whole is not null then octet_length(p.whole) else m.bytes + octet_length(p.more) end > message_limit(),
+           truncated = case when p.whole is not null then octet_length(p.whole) else m.bytes + octet_length(p.more) end > most,
            mark = greatest(m.mark, p.mark),
-           updated_at = clock(),
+           updated_at = now_,
            version = nextval('leasehold.message_versions'),
            xid = pg_current_xact_id()
       from pieces p
@@ -88,13 +93,12 @@ begin
        and m.id = any (array(select k.known from pieces k where k.known is not null))
        and (p.whole is not null or m.status = 'streaming')           -- what comes behind the whole is not part of it
   )
-  insert into leasehold.messages (tenant, job_id, run_id, thread, external_id, source, role, content, status, truncated, bytes, mark)
-  select p.tenant, p.job_id, p.run, j.thread, p.external_id, 'agent', p.role, cut_text(coalesce(p.whole, p.more), message_limit()),
-         coalesce(p.closes, 'streaming'), octet_length(coalesce(p.whole, p.more)) > message_limit(),
-         octet_length(coalesce(p.whole, p.more)), coalesce(p.mark, -1)
-    from pieces p
+  insert into leasehold.messages (tenant, job_id, run_id, thread, external_id, source, role, content, status, truncated, bytes, mark,
+                                  created_at, updated_at)
+  select p.tenant, p.job_id, p.run, j.thread, p.external_id, 'agent', p.role, case when octet_length(p.said) > most then cut_text(p.said, most) else p.said end,
+         coalesce(p.closes, 'streaming'), octet_length(p.said) > most, octet_length(p.said), coalesce(p.mark, -1), now_, now_
+    from (select k.*, coalesce(k.whole, k.more) as said from pieces k where k.known is null) p
    cross join lateral (select k.thread from jobs k where k.id = p.job_id offset 0) j
-   where p.known is null
    order by p.nth;
 end $$;
 

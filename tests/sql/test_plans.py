@@ -227,6 +227,7 @@ SESSIONS = """(tenant, agent, adapter, key, conversation, updated_at, kind, host
     select 't', 'fixer', 'command', 'k' || g, g, leasehold.clock() - interval '1 day', k.kind, 'h', 'k', 'sessions/k' || g,
            case k.kind when 'directory' then leasehold.clock() + (g - 2000) * interval '1 minute' end
       from generate_series(1, 4000) g cross join lateral (select case when g % 2 = 0 then 'directory' else 'evicted' end) k (kind)"""
+SAID = ("messages", "artifacts", "workspace_changes")
 DAYS = """(folded, day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, unpriced)
     select true, date '2020-01-01' + g, 't', 'fixer', 'x', 'p', 'm', 1, 1, 1, 1, 0 from generate_series(1, 2000) g"""
 
@@ -244,6 +245,14 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
     await sql.execute("""insert into leasehold.threads (tenant, thread, last_activity_at, updated_at)
         select 't', 'u' || g, leasehold.clock() - interval '1 day', leasehold.clock() from generate_series(1, 4000) g""")
     await sql.execute(f"insert into leasehold.usage_days {DAYS}")
+    ended = "from leasehold.jobs j where j.finished_at is not null"
+    await sql.execute(
+        f"""insert into leasehold.messages (tenant, job_id, source, role) select j.tenant, j.id, 'prompt', 'user' {ended}"""
+    )
+    await sql.execute(f"""insert into leasehold.artifacts (tenant, job_id, run_id, key, kind, title, content, content_type, bytes, sha256)
+        select j.tenant, j.id, j.id, '', 'other', '', '', 'text/plain', 0, '' {ended}""")
+    await sql.execute(f"""insert into leasehold.workspace_changes (tenant, job_id, run_id, source, path, change_type)
+        select j.tenant, j.id, j.id, 'agent', 'a', 'added' {ended}""")
     wrong, after = {}, None
     for turn in range(2):
         after = None
@@ -255,7 +264,7 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
             assert after in ("workers", "events") or rows[0]["removed"] >= 8, (turn, rows)
             wrong |= {
                 (turn, after, table): read[table]
-                for table in (*BIG, "removals", "wakeups", "sessions", "threads", "usage_days")
+                for table in (*BIG, "removals", "wakeups", "sessions", "threads", "usage_days", *SAID)
                 if read[table][0] > 0 or read[table][1] > 200
             }
     assert not wrong, wrong
