@@ -43,7 +43,7 @@ def test_every_line_is_understood_in_the_one_vocabulary_and_kept_beside_its_even
         events = adapter.receive(line)
         assert events is not None, line
         assert {event.kind for event in events} <= VOCABULARY
-        if events:
+        if events and events[-1].kind != "delta":  # a piece is in the whole message again
             assert events[-1].data["raw"] == json.loads(line)
 
 
