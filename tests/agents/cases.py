@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agents.talk import Cue
 
 PROOF = "run: echo hello > proof.txt\nsay: The proof is written."
-TWICE = "run: echo hello > proof.txt\nrun: echo again > proof.txt\nsay: The proof is written."
+TWICE = "run: python3 -c 'print(6 * 7)'\nrun: python3 -c 'print(6 * 7)'\nsay: Twice."
 LONG = "run: python3 -c 'import time; time.sleep(4)'\nrun: echo second\nsay: As it was planned."
 QUESTIONS = [
     {"question": "What to drink?", "header": "Drink", "multiSelect": False, "options": [

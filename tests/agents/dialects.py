@@ -101,7 +101,7 @@ class Messages:
     def asked(self, body: Said) -> Asked:
         prompt, results = "", 0
         for message in body.get("messages") or []:
-            if message.get("role") != "user":
+            if message.get("role") not in ("user", "system"):  # what somebody says during a turn is system's
                 continue
             parts = message["content"] if isinstance(message["content"], list) else []
             results += sum(part.get("type") == "tool_result" for part in parts)

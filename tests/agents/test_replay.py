@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from agents.replay import ALL, fresh, lines
+from agents.replay import ALL, fresh, lines, tell, told
 from agents.runs import run_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from leasehold.agents.base import Conversing
 from leasehold.agents.registry import ADAPTERS, adapter_for
+from leasehold.models import Control
 
 VOCABULARY = {
     "session", "message", "progress", "tool_call", "plan", "usage", "permission", "retrying", "rate_limited", "result",
@@ -16,7 +18,26 @@ VOCABULARY = {
 REAL = [name for name in ADAPTERS if name not in ("command", "codex")]
 """Whose lines have a `type`; those of Codex's app server are in test_codex.py."""
 WORDS = st.sampled_from(
-    ["subtype", "item", "id", "message", "content", "usage", "error", "status", "text", "is_error", "result", "model"]
+    [
+        "subtype",
+        "request",
+        "request_id",
+        "response",
+        "event",
+        "uuid",
+        "isReplay",
+        "item",
+        "id",
+        "message",
+        "content",
+        "usage",
+        "error",
+        "status",
+        "text",
+        "is_error",
+        "result",
+        "model",
+    ]
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -24,6 +45,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 TYPES = st.sampled_from([
+    "control_request", "control_response", "control_cancel_request",
     "thread.started", "turn.started", "item.started", "item.completed", "turn.completed", "turn.failed", "error",
     "system", "assistant", "user", "result", "rate_limit_event", "stream_event", "something.new",
 ])  # fmt: skip
@@ -39,8 +61,10 @@ def test_there_are_transcripts():
 def test_every_line_is_understood_in_the_one_vocabulary_and_kept_beside_its_events(path):
     about, said = lines(path)
     adapter = fresh(path, about)
-    for line in said:
+    tell(adapter, about, 0)
+    for number, line in enumerate(said, 1):
         events = adapter.receive(line)
+        tell(adapter, about, number)
         assert events is not None, line
         assert {event.kind for event in events} <= VOCABULARY
         if events and events[-1].kind != "delta":  # a piece is in the whole message again
@@ -51,13 +75,40 @@ def test_every_line_is_understood_in_the_one_vocabulary_and_kept_beside_its_even
 def test_whoever_goes_on_from_a_frozen_state_hears_and_judges_the_same(path):
     about, said = lines(path)
     whole, taken_over = fresh(path, about), fresh(path, about)
-    for line in said:
-        state = json.loads(json.dumps(taken_over.freeze()))
+    for number, line in enumerate([b"", *said]):
+        state = json.loads(json.dumps(taken_over.freeze(), sort_keys=True))  # the database keeps no order of keys
         taken_over = adapter_for(run_of(run_name(path)))  # of a daemon that knows nothing else
         taken_over.thaw(state)
-        assert taken_over.receive(line) == whole.receive(line)
+        if number:
+            assert taken_over.receive(line) == whole.receive(line)
+        assert tell(taken_over, about, number) == tell(whole, about, number)
         assert (taken_over.done, taken_over.in_tool) == (whole.done, whole.in_tool)
+        assert taken_over.freeze() == whole.freeze()
     assert taken_over.verdict(about["exit_code"]) == whole.verdict(about["exit_code"])
+
+
+@each_transcript
+def test_whoever_begins_anew_at_any_line_owes_nothing_that_was_not_owed_before_and_comes_to_the_same_state(path):
+    about, said = lines(path)
+    whole = fresh(path, about)
+    if not isinstance(whole, Conversing):
+        pytest.skip("it is not spoken to")
+    before = {}
+    for number, line in enumerate([b"", *said]):
+        if number:
+            whole.receive(line)
+        before |= {each.key: each.raw for each in tell(whole, about, number)}
+        anew = fresh(path, about)
+        for each in said[:number]:
+            anew.receive(each)
+        for each in range(number + 1):  # all that it was ever told is told again
+            for control in told(about, each):
+                anew.send(control)
+        for owed in anew.owed:
+            assert before[owed.key] == owed.raw
+            anew.taken(owed.key)
+        assert anew.freeze() == whole.freeze()
+        assert (anew.waiting, anew.over, anew.ready) == (whole.waiting, whole.over, whole.ready)
 
 
 def run_name(path):
@@ -69,19 +120,19 @@ def test_no_transcript_that_is_cut_before_its_result_is_a_success(path):
     about, said = lines(path)
     adapter = fresh(path, about)
     for line in said:
-        if not adapter.done:
-            assert adapter.verdict(0).outcome != "succeeded"
-            adapter.receive(line)
+        assert adapter.verdict(0).outcome != "succeeded"
+        if "result" in {event.kind for event in adapter.receive(line)}:
+            break
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if path.parent.name != "codex"], ids=str)
 def test_the_session_is_known_with_the_first_line_if_at_all(path):
     about, said = lines(path)
     adapter = fresh(path, about)
-    events = [event for line in said[:1] for event in adapter.receive(line)]
-    if "resume_unknown" not in path.stem:
-        assert [event.kind for event in events] == ["session"]
-        assert events[0].data["id"] == adapter.freeze()["session"]
+    heard = [events for line in said if (events := adapter.receive(line))]  # a handshake means nothing
+    if heard and "resume_unknown" not in path.stem:
+        assert heard[0][0].kind == "session"
+        assert heard[0][0].data["id"] == adapter.freeze()["session"]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -132,8 +183,30 @@ def test_the_prompt_is_no_argument_and_the_session_is_asked_for(name):
     assert "-x" in start.argv
     assert "/w" in start.argv
     assert "hello" not in start.argv
-    assert start.stdin == b"hello"
+    assert start.stdin == (None if start.converses else b"hello")
     assert not {"resume", "--resume"} & set(start.argv)
     again = adapter_for(run_of(name)).launch(run_of(name, ("/bin/agent",), session="s-1"), "/w")
     assert {"resume", "--resume"} & set(again.argv)
     assert "s-1" in again.argv
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_spoken_to_owes_the_prompt_from_the_beginning_and_hears_no_control_twice(name):
+    adapter = adapter_for(run_of(name))
+    start = adapter.launch(run_of(name, ("/bin/agent",)), "/w")
+    assert isinstance(adapter, Conversing) == start.converses
+    if not start.converses:
+        return
+    for control in (
+        Control("steer", 7, "words"),
+        Control("interrupt", 8),
+        Control("answer", 9, data={"request": "nobody's"}),
+    ):
+        adapter.send(control)
+        before = adapter.freeze()
+        adapter.send(control)
+        assert adapter.freeze() == before
+    keys = [each.key for each in adapter.owed]
+    assert len(set(keys)) == len(keys)
+    assert not adapter.over
+    assert all(each.raw.endswith(b"\n") and each.raw.count(b"\n") == 1 for each in adapter.owed)

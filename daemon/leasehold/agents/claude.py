@@ -1,19 +1,26 @@
-"""Claude Code, one prompt at a time: `claude -p --output-format stream-json`. If it fails, one run fails.
+"""Claude Code: `claude -p` with stream-json both ways and its control protocol. If it fails, one run fails.
 
 `is_error` and `terminal_reason` of its result say how it ended, `subtype` does not. Its cost counts over all runs of a session,
 so what is reported is the part since the last result.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from leasehold.agents.conversation import Conversation, Said, unknown
+from leasehold.agents.claude_control import INIT, Talk
+from leasehold.agents.claude_words import Words
+from leasehold.agents.conversation import Said, unknown
 from leasehold.agents.start import command, environment
-from leasehold.models import Command, Event, Run
+from leasehold.models import Command, Control, Event, Input, Run
 
 IN_VAIN = 3
 """Answers in a row that the key is refused, after which nothing else is expected; it would go on for minutes."""
+PROTOCOL = (
+    "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose", "--permission-prompt-tool", "stdio",
+    "--replay-user-messages", "--include-partial-messages",
+)  # fmt: skip
 SUBTYPES = {"error_max_turns": "max_turns", "error_max_budget_usd": "budget"}
 TERMINAL = {"prompt_too_long": "context_overflow", "max_turns": "max_turns", "refusal": "refusal"}
 STATUS = {401: "auth", 403: "auth", 429: "rate_limit"}
@@ -22,40 +29,120 @@ NO_SESSION = re.compile(r"no conversation found", re.IGNORECASE)
 USAGE = {"inputTokens": "input_tokens", "outputTokens": "output_tokens", "cacheReadInputTokens": "cached_tokens"}
 
 
-class Claude(Conversation):
+class Claude(Words):
     """The dialect of stream-json."""
 
     def launch(self, run: Run, workspace: str) -> Command:
-        """command[1] is the program, what follows are its options; the prompt goes to stdin."""
+        """command[1] is the program, what follows are its options: last, because some take as many words as there are."""
         program, *options = command(run, workspace)
         resume = ("--resume", run.session) if run.session else ()
-        protocol = ("-p", "--output-format", "stream-json", "--verbose")
         env = {"DISABLE_AUTOUPDATER": "1", **environment(run)}
-        return Command(argv=(*run.launcher, program, *protocol, *resume, *options), stdin=run.prompt.encode(), env=env)
+        return Command(argv=(*run.launcher, program, *PROTOCOL, *resume, *options), env=env, converses=True)
+
+    @property
+    def done(self) -> bool:
+        """The result of all that it was told was received, or it will only try in vain from here on."""
+        return self.known.ended is not None and not self.talk.busy
+
+    @property
+    def owed(self) -> Sequence[Input]:
+        """The handshake and the prompt; then controls, and answers to what it asks."""
+        return self.talk.inputs
+
+    def taken(self, key: str) -> None:
+        """The keeper has it."""
+        self.talk.paid(key)
+
+    @property
+    def ready(self) -> bool:
+        """It has answered the handshake."""
+        return self.talk.ready
+
+    def send(self, control: Control) -> None:
+        """Owe it a control."""
+        self.talk.send(control)
+
+    @property
+    def waiting(self) -> bool:
+        """It asks for permission, or has a question."""
+        return self.talk.waiting
+
+    @property
+    def over(self) -> bool:
+        """Done, and nothing is owed."""
+        return self.done and not self.talk.owed and not self.waiting
+
+    def freeze(self) -> Mapping[str, Any]:
+        """What is known, what was said to it, and what it asks."""
+        return {**asdict(self.known), "talk": asdict(self.talk)}
+
+    def thaw(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        super().thaw({name: each for name, each in state.items() if name != "talk"})
+        self.talk = Talk(**state["talk"])
 
     def translate(self, said: Said) -> Sequence[Event]:
-        """One line."""
+        """One line, behind what came too late to be sent."""
+        events = self._line(said)
+        return (*self.talk.refusals(), *events)
+
+    def _line(self, said: Said) -> Sequence[Event]:
         match said["type"]:
             case "system":
                 return self._system(said)
             case "assistant":
-                return self._assistant(said)
+                return self.assistant(said)
             case "user":
-                return tuple(self._user(said))
-            case "stream_event":  # a part of what comes as a whole line soon
-                return ()
+                return tuple(self.user(said))
+            case "stream_event":
+                return self.streamed(said)
             case "rate_limit_event":
                 return (self._limit(said["rate_limit_info"]),)
             case "result":
-                return (*self._used(said), self._result(said))
+                return (*self._used(said), *self._result(said))
+        return self._control(said)
+
+    def _control(self, said: Said) -> Sequence[Event]:
+        match said["type"]:
+            case "control_request":
+                return (
+                    self.talk.requested(said) or unknown(said, f"control_request {said['request'].get('subtype')}"),
+                )
+            case "control_cancel_request":
+                return tuple(self.talk.withdrawn(id=said["request_id"]))
+            case "control_response":
+                return self._responded(said["response"])
+            case "command_lifecycle":
+                return self._lifecycle(said)
+            case "keep_alive" | "tool_progress":
+                return ()
         return (unknown(said),)
+
+    def _lifecycle(self, said: Said) -> Sequence[Event]:
+        """Of something that it was told."""
+        if said["state"] == "started" and self.talk.heard(said["command_uuid"]):
+            self.known.ended = None
+        return ()
+
+    def _responded(self, response: Said) -> Sequence[Event]:
+        events = self.talk.responded(response)
+        if response["request_id"] == INIT and response.get("subtype") != "success":
+            self.talk.give_up()
+            words = f"it would not begin a conversation: {response.get('error')}"
+            return (*events, self.end(ok=False, reason="protocol", message=words))
+        return events
 
     def _system(self, said: Said) -> Sequence[Event]:
         match said.get("subtype"):
-            case "init":
-                return (self.begin(said["session_id"]),)
+            case "init":  # of each turn
+                return () if said["session_id"] == self.known.session else (self.begin(said["session_id"]),)
             case "api_retry":
                 return (self._retry(said),)
+            case "status":  # it asks the model
+                return ()
+            case "task_started" | "task_progress" | "task_notification":
+                data = {"id": said.get("tool_use_id"), "status": said.get("status")}
+                return (Event("progress", said.get("summary") or said.get("description"), data, phase="task"),)
             case "permission_denied":
                 name = str(said["tool_name"])
                 self.known.denied.append(name)
@@ -67,7 +154,8 @@ class Claude(Conversation):
         why = str(said["error"])
         self.known.refused = self.known.refused + 1 if why == "authentication_failed" else 0
         data = {"attempt": said.get("attempt"), "of": said.get("max_retries"), "delay_ms": said.get("retry_delay_ms")}
-        if self.known.refused >= IN_VAIN and self.known.ended is None:
+        if self.known.refused >= IN_VAIN and not self.talk.closed:
+            self.talk.give_up()
             self.end(
                 ok=False, reason="auth", message=f"its login or key was refused {self.known.refused} times in a row"
             )
@@ -80,49 +168,26 @@ class Claude(Conversation):
         data = {"status": status, "resets_at": info.get("resetsAt")}
         return Event("rate_limited", status, data, "info" if status == "allowed" else "warning")
 
-    def _assistant(self, said: Said) -> Sequence[Event]:
-        message = said["message"]
-        if message.get("model") == "<synthetic>" or said.get("is_api_error_message"):  # not the model's words
-            words = " ".join(part["text"] for part in message["content"] if part.get("type") == "text")
-            return (Event("error", words, {"fatal": False}, "warning"),)
-        self.known.refused = 0
-        return tuple(self._block(block) for block in message["content"])
-
-    def _block(self, block: dict[str, Any]) -> Event:
-        match block["type"]:
-            case "text":
-                return self.speak(block["text"])
-            case "thinking":
-                return Event("progress", block.get("thinking"), {}, phase="thinking")
-            case "tool_use":
-                given = block.get("input") or {}
-                if block["name"] == "TodoWrite":
-                    return Event("plan", None, {"items": given.get("todos", [])})
-                what = given.get("command") or given.get("file_path") or given.get("description")
-                return self.start_tool(block["id"], block["name"], what)
-        return unknown(block)
-
-    def _user(self, said: Said) -> Iterator[Event]:
-        content = said["message"]["content"]
-        for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-            if block["type"] == "tool_result":
-                yield self.finish_tool(block["tool_use_id"], None, ok=not block.get("is_error"))
-            elif block["type"] == "text":
-                yield Event("message", block["text"], {"role": "user"})
-            else:
-                yield unknown(block)
-
     def _used(self, said: Said) -> Iterator[Event]:
         for model, used in (said.get("model_usage_since_last_result") or {}).items():
             tokens = {ours: used.get(theirs, 0) for theirs, ours in USAGE.items()}
             yield Event("usage", None, {**tokens, "model": model, "cost_usd": used.get("costUSD")})
 
-    def _result(self, said: Said) -> Event:
+    def _result(self, said: Said) -> Iterator[Event]:
+        """Of a turn; whether the run ends with it depends on what else it was told."""
         words = str(said.get("result") or "; ".join(map(str, said.get("errors") or [])))
-        if said.get("is_error") or said.get("terminal_reason") not in {None, "completed"}:
-            return self.end(ok=False, reason=reason_of(said, words), message=words or said.get("terminal_reason"))
-        self.known.words = words or self.known.words
-        return self.end(ok=True, message=self.known.words)
+        terminal = said.get("terminal_reason")
+        stopped = str(terminal).startswith("aborted") and self.talk.interrupted
+        yield from self.talk.result(said.get("user_message_uuids") or ())
+        if self.talk.closed:  # how it ended is known
+            yield Event("error", words, {"fatal": False}, "warning")
+        elif stopped:
+            yield self.end(ok=False, reason="turn_interrupted", message="the turn was interrupted, as somebody asked")
+        elif said.get("is_error") or terminal not in {None, "completed"}:
+            yield self.end(ok=False, reason=reason_of(said, words), message=words or terminal)
+        else:
+            self.known.words = words or self.known.words
+            yield self.end(ok=True, message=self.known.words)
 
 
 def reason_of(said: Said, words: str) -> str | None:
