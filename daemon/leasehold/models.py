@@ -92,6 +92,7 @@ class Run:
     session: str | None = None
     session_evicted: bool = False
     while_waiting: str = "keep"
+    waited: timedelta = timedelta(0)
 
     @property
     def id(self) -> int:

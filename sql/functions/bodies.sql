@@ -14,6 +14,21 @@ begin
     0);
 end $$;
 
+-- For how long this run has waited for humans: what was asked at the same time counts once.
+create or replace function leasehold.waited(run bigint) returns interval
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return coalesce(
+    (select sum(upper(each) - lower(each))
+       from unnest((select range_agg(tstzrange(i.asked_at, greatest(i.asked_at, coalesce(i.closed_at, clock()))))
+                      from interactions i
+                     where i.run_id = waited.run)) each
+      where not isempty(each)),
+    interval '0');
+end $$;
+
 -- All that a daemon must know of a run to start it, to take it up, or to settle it late. New columns go to the end.
 create or replace view leasehold.run_bodies as
 select r.id as run_id, r.token as run_token, r.job_id, r.attempt, r.tenant, r.queue, r.agent, a.adapter, a.command,
@@ -24,7 +39,7 @@ select r.id as run_id, r.token as run_token, r.job_id, r.attempt, r.tenant, r.qu
        h.mark as events_mark, r.checkpoint, r.unkillable_since is not null as unkillable, a.events_limit,
        j.context,
        r.session_before as session, r.session_evicted,
-       a.while_waiting
+       a.while_waiting, leasehold.waited(r.id) as waited
   from leasehold.runs r                                     -- lateral with offset 0 is always an index probe
  cross join lateral (select k.* from leasehold.jobs k where k.id = r.job_id offset 0) j
  cross join lateral (select k.mark from leasehold.heads k where k.job_id = r.job_id offset 0) h

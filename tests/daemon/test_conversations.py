@@ -4,20 +4,28 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from support.chat.life import PROGRAM
+from support.host import Host
+from support.keeper import SILENT, KeeperProcess
 
 pytestmark = pytest.mark.race
 
 TESTS = Path(__file__).parents[1]
+CHAT = {"PYTHONPATH": os.pathsep.join([str(TESTS / "support/chat/site"), str(TESTS)])}
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
 def host(host):
-    host.environment = {"PYTHONPATH": os.pathsep.join([str(TESTS / "support/chat/site"), str(TESTS)])}
+    host.environment = CHAT
     return host
 
 
@@ -26,63 +34,281 @@ def log(tmp_path):
     return tmp_path / "heard"
 
 
-@pytest.fixture(autouse=True)
-async def nobody_wants_anything(sql):
-    """Until these functions are there."""
-    if await sql.fetchval("select to_regproc('leasehold.read_inputs')") is None:
-        await sql.execute(
-            "create function leasehold.read_inputs(worker bigint, token uuid, runs bigint[], again boolean)"
-            " returns table (run_id bigint, kind text, id bigint, text text, data jsonb)"
-            " language sql as $$ select 1::bigint, '', 1::bigint, '', '{}'::jsonb where false $$"
+class Talks:
+    """What one does with conversations over SQL."""
+
+    def __init__(self, sql, log, eventually):
+        self.sql, self.log, self.eventually = sql, log, eventually
+
+    async def agent(self, name="chat", **columns):
+        columns = {"adapter": "claude", "command": [sys.executable, str(PROGRAM), str(self.log)], **columns}
+        places = ", ".join(f"${number}" for number in range(2, len(columns) + 2))
+        await self.sql.execute(
+            f"insert into leasehold.agents (name, {', '.join(columns)}) values ($1, {places})", name, *columns.values()
         )
+
+    async def steer(self, job, text):
+        return await self.sql.fetchval("select leasehold.steer($1, $2)", job, text)
+
+    async def asked(self, job, what="rm"):
+        """Wait until the agent has asked for it; the interaction."""
+        query = "select max(id) from leasehold.interactions where job_id = $1 and external_id = $2"
+        await self.eventually(self.sql, f"select ({query}) is not null", job, what, expected=True)
+        return await self.sql.fetchval(query, job, what)
+
+    async def answer(self, interaction, answer="yes"):
+        await self.sql.execute("select leasehold.answer($1, $2)", interaction, answer)
+        return f"answer:{interaction}"
+
+    async def until_heard(self, key, within=30.0):
+        deadline = asyncio.get_running_loop().time() + within
+        while key not in self.heard():
+            assert asyncio.get_running_loop().time() < deadline, f"{key} was not heard: {self.heard()}"
+            await asyncio.sleep(0.02)
+
+    async def all_told(self):
+        turns = "select count(*) from leasehold.turns where acknowledged_at is null"
+        answers = "select count(*) from leasehold.interactions where delivered_at is null or to_deliver"
+        await self.eventually(self.sql, f"select ({turns}) + ({answers})", expected=0)
+
+    def heard(self):
+        return [json.loads(line)["key"] for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    async def said(self, job):
+        rows = await self.sql.fetch(
+            "select message from leasehold.events where job_id = $1 and kind in ('message', 'progress') order by seq",
+            job,
+        )
+        return [row["message"] for row in rows]
+
+    async def ending(self, job):
+        row = await self.sql.fetchrow("select outcome, reason from leasehold.runs where job_id = $1", job)
+        return tuple(row)
 
 
 @pytest.fixture
-async def talker(agent, log, sql):
-    """An agent that is spoken to."""
-
-    async def make(**columns):
-        return await agent("chat", "", adapter="claude", command=[sys.executable, str(PROGRAM), str(log)], **columns)
-
-    return make
+async def talks(sql, log, eventually):
+    return Talks(sql, log, eventually)
 
 
-def heard(log):
-    return [json.loads(line)["key"] for line in log.read_text().splitlines()] if log.exists() else []
-
-
-async def said(sql, job):
-    rows = await sql.fetch(
-        "select message from leasehold.events where job_id = $1 and kind in ('message', 'progress') order by seq", job
-    )
-    return [row["message"] for row in rows]
-
-
-async def test_a_prompt_goes_in_an_answer_comes_out_and_it_leaves(host, sql, talker, insert, ends, log):
-    await talker()
+async def test_a_prompt_goes_in_an_answer_comes_out_and_it_leaves(host, talks, insert, ends):
+    await talks.agent()
     async with host.daemon():
         job = await insert("chat", "say:2 poll:a")
         await ends(job, "succeeded")
-    assert heard(log) == ["init", "start", "reply:a"]
-    assert await said(sql, job) == ["0", "1", "a: polled"]
+    assert talks.heard() == ["init", "start", "reply:a"]
+    assert await talks.said(job) == ["0", "1", "a: polled"]
+
+
+async def test_what_somebody_wants_is_heard_at_once_and_then_noted(host, talks, insert, ends, eventually):
+    await talks.agent()
+    async with host.daemon():
+        job = await insert("chat", "until:docs ask:rm say:1")
+        await host.said("run_spawned")
+        turn = await talks.steer(job, "docs")
+        await talks.until_heard(f"turn:{turn}", within=10)
+        asked = await talks.asked(job)
+        await ends(job, "waiting")
+        answer = await talks.answer(asked, "no")
+        await ends(job, "succeeded")
+    assert talks.heard() == ["init", "start", f"turn:{turn}", answer]
+    assert await talks.said(job) == ["rm: deny", "0"]
+    row = await talks.sql.fetchrow("select state, outcome, acknowledged_at is not null as told from leasehold.turns")
+    assert tuple(row) == ("ended", "done", True)
+    await talks.all_told()
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_daemon_killed_at_any_moment_says_everything_once(host, sql, talker, insert, ends, log, seed):
-    await talker()
+async def test_a_daemon_killed_at_any_moment_says_everything_once(host, talks, insert, ends, seed):
+    await talks.agent()
     chance = random.Random(seed)
-    polls = [f"p{number}" for number in range(8)]
+    polls = [f"p{number}" for number in range(4)]
+    script = " ".join(f"say:4 poll:{each} ask:a{each} wait:0.2" for each in polls)
     async with host.daemon():
-        job = await insert("chat", " ".join(f"say:4 poll:{each} wait:0.3" for each in polls))
+        job = await insert("chat", f"{script} until:end")
         await host.said("run_spawned")
-    for _ in range(6):
+    keys = []
+    for each in polls:
         daemon = await host.launch()
         await host.said("daemon_ready", pid=daemon.pid)
-        await asyncio.sleep(chance.uniform(0.0, 0.4))
+        keys += [f"reply:{each}", await talks.answer(await talks.asked(job, f"a{each}"))]
+        await asyncio.sleep(chance.uniform(0.0, 0.2))
+        daemon.kill()
+        await daemon.wait()
+    turn = await talks.steer(job, "end")
+    async with host.daemon():
+        await ends(job, "succeeded")
+    assert talks.heard() == ["init", "start", *keys, f"turn:{turn}"]
+    said = [word for each in polls for word in ("0", "1", "2", "3", f"{each}: polled", f"a{each}: allow")]
+    assert await talks.said(job) == said
+    await talks.all_told()
+    assert await talks.sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
+
+
+async def test_a_turn_that_was_heard_by_a_run_that_ended_while_no_daemon_was_there_is_no_follow_up(
+    host, talks, insert, ends
+):
+    await talks.agent()
+    async with host.daemon() as daemon:
+        job = await insert("chat", "until:go wait:1")
+        await talks.until_heard("start")
+        turn = await talks.steer(job, "go")
+        await talks.until_heard(f"turn:{turn}")
+        daemon.kill()
+        await daemon.wait()
+    await asyncio.sleep(1.5)
+    async with host.daemon():
+        await ends(job, "succeeded")
+    assert await talks.sql.fetchval("select count(*) from leasehold.jobs") == 1
+    await talks.all_told()
+
+
+async def test_a_turn_that_comes_too_late_becomes_a_job(host, talks, insert, ends, eventually):
+    await talks.agent()
+    async with host.daemon() as daemon:
+        job = await insert("chat", "say:1 wait:0.5")
+        await talks.until_heard("start")
+        daemon.kill()
+        await daemon.wait()
+    await asyncio.sleep(1)  # by now it has said that it is done; nobody has closed its stdin
+    turn = await talks.steer(job, "say:2")
+    async with host.daemon():
+        await ends(job, "succeeded")
+        await eventually(talks.sql, "select status from leasehold.jobs where id <> $1", job, expected="succeeded")
+    assert await talks.sql.fetchval("select outcome from leasehold.turns") == "follow_up"
+    assert f"turn:{turn}" not in talks.heard()
+
+
+async def test_a_keeper_that_hangs_for_a_while_loses_and_doubles_nothing(host, talks, insert, ends):
+    await talks.agent()
+    async with host.daemon():
+        job = await insert("chat", "until:go poll:a")
+        await talks.until_heard("start")
+        for pid in host.keeper_pids():
+            os.kill(pid, signal.SIGSTOP)
+        turn = await talks.steer(job, "go")
+        await host.said("keeper_lost", within=30)
+        for pid in host.keeper_pids():
+            os.kill(pid, signal.SIGCONT)
+        await ends(job, "succeeded")
+    assert talks.heard() == ["init", "start", f"turn:{turn}", "reply:a"]
+    await talks.all_told()
+
+
+async def test_while_a_human_is_waited_for_no_clock_of_the_agent_runs(host, talks, insert, ends):
+    await talks.agent(idle_timeout=SECOND, total_timeout=4 * SECOND, linger_timeout=SECOND)
+    async with host.daemon():
+        job = await insert("chat", "ask:rm say:1")
+        asked = await talks.asked(job)
+        await asyncio.sleep(5)
+        await talks.answer(asked)
+        await ends(job, "succeeded")
+    suspects = "select count(*) from leasehold.events where job_id = $1 and kind = 'suspect'"
+    assert await talks.sql.fetchval(suspects, job) == 0
+
+
+async def test_what_a_human_took_does_not_count_in_the_next_life_either(host, talks, insert, ends):
+    await talks.agent(total_timeout=4 * SECOND)
+    async with host.daemon() as daemon:
+        job = await insert("chat", "ask:rm ask:ls say:1")
+        asked = await talks.asked(job)
+        await asyncio.sleep(4.5)
         daemon.kill()
         await daemon.wait()
     async with host.daemon():
+        await asyncio.sleep(0.5)
+        await talks.answer(asked)
+        await talks.answer(await talks.asked(job, "ls"))
         await ends(job, "succeeded")
-    assert heard(log) == ["init", "start", *(f"reply:{each}" for each in polls)]
-    assert await said(sql, job) == [word for each in polls for word in ("0", "1", "2", "3", f"{each}: polled")]
-    assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
+
+
+async def test_the_agents_own_time_counts_before_and_behind_a_humans(host, talks, insert, ends):
+    await talks.agent(total_timeout=3 * SECOND)
+    async with host.daemon():
+        job = await insert("chat", "ask:rm wait:60")
+        asked = await talks.asked(job)
+        await asyncio.sleep(3)
+        await talks.answer(asked)
+        await ends(job, "timed_out")
+    assert await talks.ending(job) == ("timed_out", "total")
+
+
+async def test_an_agent_that_is_silent_once_it_is_answered_is_stopped_as_ever(host, talks, insert, ends):
+    await talks.agent(idle_timeout=SECOND)
+    async with host.daemon():
+        job = await insert("chat", "ask:rm until:never")
+        await talks.answer(await talks.asked(job))
+        await ends(job, "timed_out")
+    assert await talks.ending(job) == ("timed_out", "idle")
+
+
+@pytest.mark.parametrize("policy", ["release", "keep"])
+async def test_who_waits_for_a_human_gives_up_its_place_if_its_row_says_so(host, talks, insert, ends, policy):
+    await talks.agent(while_waiting=policy)
+    async with host.daemon(max_runs=1):
+        first = await insert("chat", "ask:rm say:1")
+        asked = await talks.asked(first)
+        second = await insert("chat", "say:1")
+        if policy == "release":
+            await ends(second, "succeeded")
+        await talks.answer(asked)
+        await ends(first, "succeeded")
+        await ends(second, "succeeded")
+    order = "select job_id from leasehold.runs order by ended_at"
+    ended = [row["job_id"] for row in await talks.sql.fetch(order)]
+    assert ended == ([second, first] if policy == "release" else [first, second])
+
+
+async def test_a_keeper_that_cannot_speak_to_agents_fails_only_those_that_must_be_spoken_to(
+    host, talks, agent, insert, ends
+):
+    await talks.agent()
+    await agent("plain", "exit 0")
+    keeper = KeeperProcess(host.directory, "auto", prefix=(sys.executable, "-c", SILENT))
+    keeper.start()
+    try:
+        async with host.daemon():
+            job = await insert("chat", "say:1", max_attempts=1)
+            await ends(job, "failed")
+            await ends(await insert("plain"), "succeeded")
+    finally:
+        keeper.close()
+    assert await talks.ending(job) == ("failed", "spawn_failed")
+    message = await talks.sql.fetchval(
+        "select message from leasehold.events where job_id = $1 and kind = 'failed'", job
+    )
+    assert "restart it" in message and talks.heard() == []
+
+
+@asynccontextmanager
+async def far_away(postgres, template, directory):
+    """A host whose server may be hurt, and a way to ask it."""
+    name = await postgres.database(template)
+    host = Host(directory / "far", postgres.dsn(name), "far")
+    host.environment = CHAT
+    try:
+        yield host, lambda: asyncpg.connect(postgres.dsn(name))
+    finally:
+        host.clear()
+
+
+async def test_a_control_that_waits_while_postgres_is_away_is_heard_once_it_is_back(
+    postgres, template, tmp_path, log, eventually
+):
+    async with far_away(postgres, template, tmp_path) as (host, connect):
+        talks = Talks(await connect(), log, eventually)
+        await talks.agent()
+        async with host.daemon():
+            insert = "insert into leasehold.jobs (agent, prompt) values ('chat', 'ask:rm poll:a until:go') returning id"
+            job = await talks.sql.fetchval(insert)
+            answer = await talks.answer(await talks.asked(job))
+            postgres.stop()
+            await asyncio.sleep(2)
+            postgres.start()
+            talks.sql = await connect()
+            await talks.until_heard("reply:a")
+            turn = await talks.steer(job, "go")
+            await eventually(talks.sql, "select status from leasehold.jobs where id = $1", job, expected="succeeded")
+            await talks.all_told()
+        assert talks.heard() == ["init", "start", answer, "reply:a", f"turn:{turn}"]
+        await talks.sql.close()

@@ -17,7 +17,7 @@ from leasehold.processes import link
 from leasehold.processes.keeper import Spawn
 from leasehold.processes.link import open_keeper
 from support.host import alive
-from support.keeper import KeeperProcess
+from support.keeper import SILENT, KeeperProcess
 
 pytestmark = pytest.mark.race
 
@@ -106,25 +106,6 @@ from leasehold.keeper.__main__ import main
 sys.exit(main())
 """
 """A keeper of an earlier release."""
-
-
-SILENT = """
-import sys
-from leasehold.keeper.desk import Desk
-begin, about = Desk.__init__, Desk._about
-def without(self, *words):
-    begin(self, *words)
-    del self._operations["feed"], self._operations["inputs"]
-def as_before(self):
-    said = about(self)
-    del said["operations"]
-    return said
-Desk.__init__, Desk._about = without, as_before
-sys.argv = sys.argv[6:]
-from leasehold.keeper.__main__ import main
-sys.exit(main())
-"""
-"""A keeper of an earlier release of the same protocol."""
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
 
 Row = OutputRow | EventRow
-COUNTED = ("usage", "session")
+COUNTED = ("usage", "session", "question", "permission", "withdrawn", "turn")
 """Kinds that count beyond the limit, as far again: what floods must not be free of charge."""
 Mask = Callable[[bytes], bytes]
 """Hides secrets. Called once for all bytes of a run, in order, before they are kept, hashed, parsed or sent.

@@ -110,6 +110,7 @@ class Clocks:
         """Look at every clock that is set, often enough for the shortest; `start_time` is the process's, in ticks."""
         now = boottime()
         self._began = start_time / os.sysconf("SC_CLK_TCK") if start_time else now
+        self._began += self._run.waited.total_seconds()  # for humans, in an earlier life
         silence = Silence(now)
         while True:
             before, now = now, boottime()
