@@ -21,18 +21,23 @@ PATIENCE = 20.0
 """Seconds for a keeper to say what it could do here."""
 BEGIN = (
     "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from runpy import run_module; run_module('leasehold.keeper', run_name='__main__', alter_sys=True)"
+    "from runpy import run_module; run_module({!r}, run_name='__main__', alter_sys=True)"
 )
-"""Finds the keeper beside this very package, however it was installed, and after the standard library."""
+"""Finds a program of ours beside this very package, however it was installed, and after the standard library."""
 
 
-def keeper_command(state_dir: Path) -> list[str]:
-    """A keeper of our own version that takes code from nowhere but the standard library and our package.
+def own_program(module: str) -> list[str]:
+    """A program of our own version that takes code from nowhere but the standard library and our package.
 
     -I: neither the working directory nor PYTHONPATH counts. -S: nor anything else that is installed; it needs none.
     """
     home = Path(leasehold.__file__).absolute().parents[1]
-    return [sys.executable, "-I", "-S", "-c", BEGIN, str(home), "--state-dir", str(state_dir)]
+    return [sys.executable, "-I", "-S", "-c", BEGIN.format(module), str(home)]
+
+
+def keeper_command(state_dir: Path) -> list[str]:
+    """A keeper of our own version."""
+    return [*own_program("leasehold.keeper"), "--state-dir", str(state_dir)]
 
 
 async def launch_keeper(state_dir: Path, socket: Path) -> None:

@@ -1,0 +1,76 @@
+"""What all worktrees of a repository share on this host: one bare clone. If it fails, the run fails and another may try again."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from leasehold.stage.git import Git
+from leasehold.stage.words import StageError
+
+STALE = 60.0
+"""Seconds after which git's own locks in it are left behind by somebody who was killed: it takes them for moments."""
+BRANCHES = "+refs/heads/*:refs/remotes/origin/*"
+
+
+class Mirror:
+    """Its branches are ours, the repository's own are `origin/...` in it. All of it under the lock of `home`."""
+
+    def __init__(self, git: Git, home: Path, repository: str) -> None:
+        self.path = home / "mirror.git"
+        self.git = git.at(str(self.path))
+        self._outside = git.at(str(home))
+        self._url = repository
+        self.default: str | None = None
+
+    def refresh(self) -> None:
+        """Have what the repository has now. Raises StageError."""
+        self.default = self._default_branch()
+        if not (self.path / "HEAD").is_file():
+            self._make()
+        else:
+            self._unlock()
+            self._fetch(self.git)
+
+    def base(self, name: str | None) -> tuple[str, str]:
+        """The branch to begin from and its commit. Raises StageError."""
+        found = name or self.default
+        if found is None:
+            raise StageError("workspace", "base", f"{self._url} has no branch checked out: name a base_branch")
+        if commit := self.git.commit(f"refs/remotes/origin/{found}"):
+            return found, commit
+        raise StageError("workspace", "base", f"{self._url} has no branch {found!r}")
+
+    def _default_branch(self) -> str | None:
+        said = self._outside.line("look", "ls-remote", "--symref", "--", self._url, "HEAD")
+        for line in said.splitlines():
+            if line.startswith("ref: refs/heads/"):
+                return line.removeprefix("ref: refs/heads/").split("\t")[0]
+        if not said:
+            raise StageError("workspace", "look", f"{self._url} has no commit yet")
+        return None
+
+    def _make(self) -> None:
+        """Beside its place first: half a clone is none."""
+        fresh = self.path.with_name("mirror.git.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._outside.run("clone", "init", "--quiet", "--bare", "--", str(fresh))
+        git = self._outside.at(str(fresh))
+        for name, value in (("url", self._url), ("fetch", BRANCHES)):
+            git.run("clone", "config", f"remote.origin.{name}", value)
+        git.run("clone", "config", "gc.autoDetach", "false")  # what detaches from an agent is killed with it
+        self._fetch(git)
+        shutil.rmtree(self.path, ignore_errors=True)
+        fresh.rename(self.path)
+
+    def _fetch(self, git: Git) -> None:
+        """From where we were told to, whatever the clone's own settings say by now."""
+        git.run("fetch", "fetch", "--quiet", "--prune", "--no-write-fetch-head", "--", self._url, BRANCHES)
+
+    def _unlock(self) -> None:
+        for lock in [*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock")]:
+            try:
+                if time.time() - lock.lstat().st_mtime > STALE:
+                    os.unlink(lock)  # noqa: PTH108 a str or a Path, a link or a file
+            except OSError:
+                continue  # gone by itself
