@@ -93,6 +93,7 @@ class Run:
     session_evicted: bool = False
     while_waiting: str = "keep"
     waited: timedelta = timedelta(0)
+    wants_workspace: bool = False
 
     @property
     def id(self) -> int:

@@ -22,7 +22,10 @@ from leasehold.errors import BadSettings
 PREFIX = "LEASEHOLD_"
 NOT_FIELDS = frozenset({"LEASEHOLD_CONFIG", "LEASEHOLD_TEST_DSN"})
 """Names of ours in the environment that are not settings. A run's own LEASEHOLD_RUN_ID and so on are not either."""
-OF_A_RUN = frozenset({"JOB_ID", "RUN_ID", "ATTEMPT", "TENANT", "KEEPER_ID"})
+OF_A_RUN = frozenset({
+    "JOB_ID", "RUN_ID", "ATTEMPT", "TENANT", "KEEPER_ID", "CONTEXT", "SESSION", "WORKSPACE", "WORKSPACE_SOURCE", "REPOSITORY",
+    "BRANCH", "BASE_BRANCH",
+})  # fmt: skip
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 IN_URL = re.compile(r"(://[^:/@\s]*):(?:[^/?#\s]*@|[^@\s]*@)")
 IN_WORDS = re.compile(r"((?:^|[?&\s\"'])(?:\w*password|passfile)\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)

@@ -24,6 +24,9 @@ as $$
          ('schedules',      'last_job',    'job',    'clear',  null),
          ('schedules',      'last_wakeup', 'wakeup', 'clear',  null),
          ('threads',        'last_job',    'job',    'clear',  null),
+         ('workspaces',     'run_id',      'run',    'clear',  null),
+         ('workspaces',     'last_run',    'run',    'clear',  null),
+         ('workspaces',     'job_id',      'job',    'clear',  null),
          ('wakeups',        'job_id',      'job',    'delete', null),
          ('runs',           'job_id',      'job',    'delete', null),
          ('heads',          'job_id',      'job',    'delete', null)
@@ -92,6 +95,8 @@ begin
     cross join lateral (select k.* from leasehold.sessions k where k.last_run = one.id offset 0) s
     where s.kind = 'directory'
       and s.key like 'job:%';
+  perform remove_workspaces(array(
+    select w.id from leasehold.workspaces w where w.job_id = any (remove_jobs.jobs) and w.key = 'job:' || w.job_id and w.status = 'free'));
   insert into usage_days (day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, cost_usd, unpriced)
   select (u.at at time zone 'UTC')::date, u.tenant, u.agent, u.account, u.provider, u.model, count(distinct u.run_id),
          sum(u.input_tokens), sum(u.output_tokens), sum(u.cached_tokens), sum(u.cost_usd), count(*) filter (where u.cost_usd is null)

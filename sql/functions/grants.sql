@@ -183,3 +183,14 @@ grant execute on function
   leasehold.add_artifact(bigint, uuid, bigint, uuid, text, text, text, text, text),
   leasehold.record_changes(bigint, uuid, bigint, uuid, jsonb)
   to leasehold_worker;
+
+-- workspaces
+grant select on leasehold.workspaces to leasehold_producer, leasehold_reader;
+grant execute on function leasehold.branch_mistake(text), leasehold.env_file_mistake(text), leasehold.repository_mistake(text)
+   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant execute on function leasehold.prepare_mistake(jsonb) to leasehold_admin;
+grant execute on function leasehold.remove_workspace(bigint) to leasehold_producer, leasehold_admin;
+grant execute on function
+  leasehold.take_workspace(bigint, uuid, bigint, uuid),
+  leasehold.report_workspace(bigint, uuid, bigint, uuid, jsonb, jsonb, text)
+  to leasehold_worker;

@@ -43,6 +43,8 @@ begin
     removed := sweep_threads(rule);
   elsif rule.what = 'sessions' then
     removed := sweep_sessions(rule);
+  elsif rule.what = 'workspaces' then
+    removed := sweep_workspaces(rule);
   elsif rule.what = 'wakeups' then
     removed := sweep_wakeups(rule);
   end if;

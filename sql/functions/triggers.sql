@@ -262,3 +262,28 @@ create or replace trigger messages_left
   for each row
   when (old.finished_at is null and new.finished_at is not null and new.started_at is null)
   execute function leasehold.jobs_leave_messages();
+
+-- Workspaces. What rows may say of them is checked after everything else of theirs; the end of a run lets go, the end of a job decides.
+
+create or replace trigger normalise_workspace
+  before insert or update on leasehold.agents
+  for each row execute function leasehold.agents_check_workspace();
+
+create or replace trigger c_workspace
+  before insert on leasehold.jobs
+  for each row
+  when (new.branch is not null or new.base_branch is not null or new.use_repository is not true or new.env_file_path is not null
+        or new.materialize_env_file is not null)
+  execute function leasehold.jobs_check_workspace();
+
+create or replace trigger workspace
+  after update of status, unkillable_since on leasehold.runs
+  for each row
+  when ((new.status = 'ended' and old.status <> 'ended') or (new.unkillable_since is not null and old.unkillable_since is null))
+  execute function leasehold.runs_release_workspace();
+
+create or replace trigger workspace
+  after update of status on leasehold.jobs
+  for each row
+  when (new.finished_at is not null and old.finished_at is null)
+  execute function leasehold.jobs_leave_workspace();

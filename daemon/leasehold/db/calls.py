@@ -11,12 +11,13 @@ from leasehold.db.access import Rows
 from leasehold.db.away import Weather
 from leasehold.db.connect import ANSWER, connect_pool
 from leasehold.db.inputs import Inputs
+from leasehold.db.places import Places
 from leasehold.db.results import Results
 from leasehold.db.upkeep import Upkeep
 from leasehold.models import Claim, EventRow, OutputRow, Run, RunKey, Settled, Verdict, Worker
 
 
-class Database(Inputs, Results, Upkeep):
+class Database(Inputs, Places, Results, Upkeep):
     """Those about workers and runs, and with them all. Raises AWAY, WorkerClosed or RunRefused; anything else is our mistake."""
 
     async def register_worker(

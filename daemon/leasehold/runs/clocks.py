@@ -15,6 +15,7 @@ from leasehold.events.brake import Watched
 from leasehold.models import Run, boottime
 from leasehold.processes.keeper import Keeper, Look
 from leasehold.runs.roster import Held
+from leasehold.runs.staging import Staging
 
 log = structlog.get_logger()
 
@@ -94,6 +95,7 @@ class Clocks:
         watched: Watched,
         suspect: Suspect,
         still: Still,
+        staging: Staging,
     ) -> None:
         self._run = run
         self._held = held
@@ -103,6 +105,7 @@ class Clocks:
         self._watched = watched
         self._suspect = suspect
         self._still = still
+        self._staging = staging
         self._began = 0.0
         self._done_at: float | None = None
 
@@ -114,12 +117,15 @@ class Clocks:
         silence = Silence(now)
         while True:
             before, now = now, boottime()
+            stage = self._staging.look(now)
             size = sum(_size(path) for path in self._files)
-            silence.heard(size, now)
+            silence.heard(max(0, size - stage.said), now)
             still = self._still()
             if still:
                 self._stand_still(now - before)
-            if still or self._watched.held:  # a human keeps it from going on, or we keep it from speaking
+            if (
+                still or self._watched.held or self._staging.busy
+            ):  # a human or we keep it from speaking, or it is not there
                 silence.begin_anew(now)
             try:
                 await self._look(silence, now)
@@ -137,6 +143,10 @@ class Clocks:
         run = self._run
         if run.total_timeout is not None and now - self._began >= run.total_timeout.total_seconds():
             self._held.stop("total")
+        if (late := self._staging.late(self._began, now)) is not None:
+            self._held.stop(late)
+        if self._staging.busy:  # making ready and tidying up have clocks of their own
+            return
         if self._adapter.done and self._done_at is None:
             self._done_at = now
         if self._done_at is not None and now - self._done_at >= run.linger_timeout.total_seconds():
@@ -148,7 +158,7 @@ class Clocks:
     def _silence_clock(self, silence: Silence) -> tuple[str, timedelta | None]:
         run = self._run
         if silence.size == 0 and run.first_output_timeout is not None:
-            silence.since = min(silence.since, self._began)
+            silence.since = min(silence.since, self._staging.seen.agent_at or self._began)
             return "first_output", run.first_output_timeout
         if self._adapter.in_tool and run.tool_idle_timeout is not None:
             return "idle", run.tool_idle_timeout

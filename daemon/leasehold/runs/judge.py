@@ -14,6 +14,7 @@ ENDED: dict[str, Verdict] = {
         "timed_out", "idle", "stopped: it wrote nothing for the agent's idle_timeout and did no work either"
     ),
     "first_output": Verdict("timed_out", "first_output", "stopped: it wrote nothing at all for first_output_timeout"),
+    "prepare": Verdict("timed_out", "workspace_timeout", "stopped: its workspace was not ready after prepare_timeout"),
     "spawn": Verdict("timed_out", "spawn", "not started: the keeper did not answer for the agent's spawn_timeout"),
     "output_limit": Verdict("failed", "output_limit", "stopped: it wrote more than the agent's output_limit"),
     "unheard": Verdict("failed", "protocol", "stopped: what it should have been told next could not be told"),

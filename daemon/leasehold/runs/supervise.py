@@ -27,6 +27,7 @@ from leasehold.runs.late import LateSettler
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Held, Roster
 from leasehold.runs.settle import Settler
+from leasehold.runs.staging import Stages, Staging
 from leasehold.settings import Settings
 
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ class Supervisor:
         self._settler = Settler(db, keeper, lease)
         self.late = LateSettler(db, keeper, lease, self._settler, shipper.readers, settings.state_dir / "runs")
         self._ender = Ender(settings, db, keeper, lease, roster)
+        self._stages = Stages(settings, db, lease)
 
     async def supervise(self, run: Run, held: Held, kept: KeptRun | None = None) -> None:
         """See `run` through; `kept` is what the keeper has of it when it was taken up again."""
@@ -82,6 +84,12 @@ class Supervisor:
             ending = Exit(run.id, str(run.key.token), "never_started", "session_evicted")
             await self._settler.settle(run.key, ending, judge(ending, adapter), {})
             return
+        staging = await self._stages.take(run)
+        run = staging.run
+        if staging.place.verdict is not None and kept is None:
+            never = Exit(run.id, str(run.key.token), "never_started", "exit")
+            await self._settler.settle(run.key, never, staging.place.verdict, {})
+            return
         if run.cancel_requested:
             held.stop("cancelled")
         with (
@@ -89,28 +97,29 @@ class Supervisor:
             self._brake.watching(run, recorder.tails, held=kept is not None and kept.held) as watched,
         ):
             talk = self._talk(run, held, adapter, recorder)
-            ending = await self._live(run, held, kept, adapter, recorder, watched, talk)
+            ending = await self._live(run, held, kept, adapter, recorder, watched, talk, staging)
             output = await recorder.end()
             lost = held.why == "lost" or run.id in self._shipper.refused
             if talk is not None and not lost:
                 await talk.end()
         log.info("run_exited", why=ending.why, exit_code=ending.exit_code, signal=ending.signal, swept=ending.swept)
-        verdict = judge(held_to(run.output_limit, ending), adapter)
+        verdict = staging.judged(ending) or judge(held_to(run.output_limit, ending), adapter)
         if lost:  # the database may have given it up, and stopped listening before everything was said
             await self.late.settle(run.key, ending, verdict, output)
         else:
+            await self._stages.report(run, staging)
             await self._settler.settle(run.key, ending, verdict, output)
 
     async def _live(
         self, run: Run, held: Held, kept: KeptRun | None, adapter: Adapter, recorder: Recorder, watched: Watched,
-        talk: Talk | None,
+        talk: Talk | None, staging: Staging,
     ) -> Exit:  # fmt: skip
         """From spawn to exit record; the recorder follows meanwhile, the stop waits beside."""
         ended = Event()
         async with create_task_group() as group:
             async with background() as beside:
                 beside.start_soon(self._ender.obey, run, held)
-                kept = kept or await self._spawn(run, held, adapter)
+                kept = kept or await self._spawn(run, held, adapter, staging)
                 held.spawned = True
                 group.start_soon(_follow, recorder, ended)
                 beside.start_soon(_cap, watched, held)
@@ -124,9 +133,11 @@ class Supervisor:
                         watched,
                         partial(self._ender.suspect, run),
                         talk.still if talk is not None else never,
+                        staging,
                     )
                     beside.start_soon(clocks.watch, kept.start_time)
                     beside.start_soon(self._ender.watch_unkillable, run, held)
+                    beside.start_soon(self._stages.announce, run, staging)
                     if talk is not None:
                         beside.start_soon(talk.tell_forever)
                         beside.start_soon(talk.attend_forever)
@@ -136,15 +147,16 @@ class Supervisor:
             ended.set()
         return ending
 
-    async def _spawn(self, run: Run, held: Held, adapter: Adapter) -> KeptRun:
+    async def _spawn(self, run: Run, held: Held, adapter: Adapter, staging: Staging) -> KeptRun:
         """Ask the keeper, for as long as it takes it to answer; it starts a run id at most once."""
-        command = adapter.launch(run, run.workspace or str(self._directory(run) / "workspace"))
+        place = staging.place
+        command = place.dressed(adapter.launch(run, place.path), self._directory(run))
         late_at = boottime() + run.spawn_timeout.total_seconds()
         if command.converses and not self._keeper.feeds:
             return self._refuse(run)
         while True:
             spec = Spawn(
-                run_id=run.id, token=str(run.key.token), argv=command.argv, env=command.env, cwd=run.workspace,
+                run_id=run.id, token=str(run.key.token), argv=command.argv, env=command.env, cwd=place.cwd,
                 stdin=command.stdin, deadline=held.deadline, grace=self._ender.grace(run), limits=run.limits,
                 converses=command.converses,
             )  # fmt: skip
