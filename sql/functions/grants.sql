@@ -187,7 +187,7 @@ grant execute on function
 -- workspaces
 grant select on leasehold.workspaces to leasehold_producer, leasehold_reader;
 grant execute on function leasehold.branch_mistake(text), leasehold.env_file_mistake(text), leasehold.repository_mistake(text)
-   to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+   to leasehold_admin, leasehold_producer;
 grant execute on function leasehold.prepare_mistake(jsonb) to leasehold_admin;
 grant execute on function leasehold.remove_workspace(bigint) to leasehold_producer, leasehold_admin;
 grant execute on function

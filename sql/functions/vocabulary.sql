@@ -30,7 +30,7 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('workspace_denied',  'failed',      true,  'stop',    null,         'The worker''s user may not enter the directory in agents.workspace.'),
   ('workspace_failed',  'failed',      true,  'backoff', null,         'Its workspace could not be made ready: the message names the step and its last words, the run''s stderr has all of them.'),
   ('workspace_timeout', 'timed_out',   true,  'backoff', null,         'Its workspace was not ready within agents.prepare_timeout: raise it, or see which step of the run''s stderr is slow.'),
-  ('workspace_busy',    'interrupted', false, 'park',    '15 seconds', 'Another run has its branch or its conversation''s worktree; it runs again by itself. A concurrency_key makes such jobs wait in line.'),
+  ('workspace_busy',    'interrupted', false, 'park',    '1 minute',   'Another run has its branch or its conversation''s worktree; it runs again by itself. A concurrency_key makes such jobs wait in line.'),
   ('daemon_error',      'failed',      true,  'backoff', null,         'A mistake of Leasehold: please report it with the daemon''s log of this run.'),
   ('total',             'timed_out',   true,  'backoff', null,         'It ran longer than agents.total_timeout: raise it, or ask for less.'),
   ('idle',              'timed_out',   true,  'backoff', null,         'It was silent and idle for agents.idle_timeout: read its last output and the suspect event.'),

@@ -16,7 +16,7 @@ declare
   mistake text := repository_mistake(address);
   mine workspaces;
 begin
-  if address is null and (who.workspace is not null or asked.session_key is null) then
+  if address is null and (who.workspace is not null or (asked.session_key is null and who.adapter = 'command')) then
     return jsonb_build_object('kind', 'none');
   elsif address is not null and mistake is not null then
     return jsonb_build_object('kind', 'refused', 'message', format('repository %s: %s', quote_literal(left(address, 200)), mistake));
@@ -181,7 +181,8 @@ begin
   return null;
 end $$;
 
--- A job has ended: its workspace stays or goes, as its agent's row says. That of a conversation, or of a branch, belongs to more than it.
+-- A job has ended: its worktree stays or goes, as its agent's row says, and a directory of its own goes. What belongs to a conversation, or
+-- to a branch, belongs to more than the job.
 create or replace function leasehold.jobs_leave_workspace() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
@@ -195,7 +196,7 @@ begin
      where w.job_id = new.id
        and w.key = 'job:' || new.id
        and w.status = 'free'
-       and (a.keep_workspace = 'never' or a.keep_workspace = 'on_failure' and new.status = 'succeeded')));
+       and (w.kind = 'session' or a.keep_workspace = 'never' or a.keep_workspace = 'on_failure' and new.status = 'succeeded')));
   return null;
 end $$;
 

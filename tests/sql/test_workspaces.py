@@ -165,6 +165,19 @@ async def test_it_is_kept_or_removed_as_the_agents_row_says(sql, repo_agent, me,
     assert await removals(sql) == ([] if stays else [said["path"]])
 
 
+@pytest.mark.rule("P50")
+async def test_an_agent_with_a_conversation_of_its_own_stays_where_it_was_until_its_job_ends(sql, me, job, clock):
+    await sql.execute("insert into leasehold.agents (name, adapter, command) values ('fixer', 'claude', '{claude}')")
+    one = await job(max_attempts=2)
+    said = await take(me, run := await me.claim_job(one))
+    assert said["kind"] == "session"
+    await me.fail(run)
+    await clock.forward(seconds=30)
+    assert await take(me, again := await me.claim_job(one)) == said
+    await me.finish(again)
+    assert await removals(sql) == [said["path"]]
+
+
 async def test_while_a_job_is_tried_again_its_worktree_stays_the_same(sql, repo_agent, me, job, clock):
     await repo_agent(keep_workspace="never")
     one = await job(max_attempts=2)

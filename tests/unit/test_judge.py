@@ -49,6 +49,7 @@ def verdict(why="exit", said=None, **facts):
         ("idle", {"signal": 15}, "timed_out", "idle"),
         ("first_output", {"signal": 15}, "timed_out", "first_output"),
         ("spawn", {}, "timed_out", "spawn"),
+        ("prepare", {"signal": 15}, "timed_out", "workspace_timeout"),
         ("output_limit", {"signal": 15}, "failed", "output_limit"),
         ("budget", {"signal": 15}, "blocked", "budget"),
         ("unheard", {"signal": 15}, "failed", "protocol"),
