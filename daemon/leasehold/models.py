@@ -94,6 +94,13 @@ class Run:
     while_waiting: str = "keep"
     waited: timedelta = timedelta(0)
     wants_workspace: bool = False
+    conversation: int | None = None
+    private_config: bool = False
+    config_files: Mapping[str, str] = field(default_factory=dict)
+    credential: str | None = None
+    credential_name: str | None = None
+    credential_lock: str = "run"
+    credential_wait: timedelta = timedelta(minutes=1)
 
     @property
     def id(self) -> int:

@@ -20,6 +20,11 @@ begin
   new.wake_on_schedule := coalesce(new.wake_on_schedule, true);
   new.wake_on_demand := coalesce(new.wake_on_demand, true);
   new.account := nullif(btrim(new.account), '');
+  new.private_config := coalesce(new.private_config, false);
+  new.config_files := coalesce(new.config_files, '{}');
+  new.credential := nullif(btrim(new.credential), '');
+  new.credential_name := nullif(btrim(new.credential_name), '');
+  new.credential_lock := coalesce(new.credential_lock, 'run');
   new.updated_at := clock();
   new.created_at := coalesce(case tg_op when 'UPDATE' then old.created_at end, new.updated_at);
 
@@ -52,6 +57,22 @@ begin
     raise exception 'limits of agent "%": %', new.name, bad
       using errcode = 'LH046',
             hint = 'Allowed are memory_max (bytes, from 1048576), pids_max (1 to 4194304) and cpu_weight (1 to 10000), each a whole number.';
+  end if;
+  bad := case
+    when not new.private_config and (new.config_files <> '{}' or new.credential is not null)
+      then 'config_files and credential go into a private configuration, and it has none'
+    when left(new.credential, 1) <> '/' or new.credential ~ '[[:cntrl:]]' then 'the credential is not an absolute path'
+    when new.credential_name is not null and new.credential is null then 'there is a credential_name, but no credential'
+    when not is_name_below(new.credential_name) then 'credential_name is not the name of a file below a directory'
+    when new.credential_lock not in ('run', 'copy') then 'credential_lock is neither "run" nor "copy"'
+    when new.credential_wait is null or new.credential_wait < interval '0' or new.credential_wait > interval '1 hour'
+      then 'credential_wait is not between 0 and an hour'
+    when new.session_keep <= interval '0' then 'session_keep is not above 0'
+    else agent_config_mistake(new.config_files) end;
+  if bad is not null then
+    raise exception 'configuration of agent "%": %', new.name, bad
+      using errcode = 'LH124',
+            hint = 'Set private_config; config_files is one JSON object of texts by name, {"config.toml": "..."}; credential is a file on the worker''s host.';
   end if;
   bad := case
     when new.max_running < 0 then 'max_running is below 0'
@@ -102,6 +123,36 @@ begin
       return format('"%s" is set by Leasehold', one.key);
     elsif jsonb_typeof(one.value) <> 'string' then
       return format('the value of "%s" is a JSON %s', one.key, jsonb_typeof(one.value));
+    end if;
+  end loop;
+  return null;
+end $$;
+
+-- "config.toml", ".gemini/settings.json": words of a path that cannot lead out of the directory.
+create or replace function leasehold.is_name_below(name text) returns boolean
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select name ~ '^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,7}$' and name !~ '(^|/)\.{1,2}(/|$)' and octet_length(name) <= 200
+$$;
+
+create or replace function leasehold.agent_config_mistake(files jsonb) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  one record;
+begin
+  if jsonb_typeof(files) <> 'object' then
+    return format('config_files is a JSON %s', jsonb_typeof(files));
+  end if;
+  for one in select key, value from jsonb_each(files) loop
+    if not is_name_below(one.key) then
+      return format('"%s" is not the name of a file below a directory', left(one.key, 100));
+    elsif jsonb_typeof(one.value) <> 'string' then
+      return format('"%s" is a JSON %s, not text', one.key, jsonb_typeof(one.value));
+    elsif octet_length(one.value #>> '{}') > 65536 then
+      return format('"%s" has more than 65536 bytes', one.key);
     end if;
   end loop;
   return null;

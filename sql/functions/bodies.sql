@@ -41,7 +41,8 @@ select r.id as run_id, r.token as run_token, r.job_id, r.attempt, r.tenant, r.qu
        r.session_before as session, r.session_evicted,
        a.while_waiting, leasehold.waited(r.id) as waited,
        (a.repository is not null and j.use_repository)
-         or (a.workspace is null and (j.session_key is not null or a.adapter <> 'command')) as wants_workspace
+         or (a.workspace is null and (j.session_key is not null or a.adapter <> 'command')) as wants_workspace,
+       r.conversation, r.private_config, a.config_files, a.credential, a.credential_name, a.credential_lock, a.credential_wait
   from leasehold.runs r                                     -- lateral with offset 0 is always an index probe
  cross join lateral (select k.* from leasehold.jobs k where k.id = r.job_id offset 0) j
  cross join lateral (select k.mark from leasehold.heads k where k.job_id = r.job_id offset 0) h

@@ -91,7 +91,7 @@ begin
     insert into runs as r (job_id, attempt, worker_id, host_id, tenant, queue, agent, repository, claimed_at)
     select s.id, s.attempt, open_runs.worker, host, s.tenant, s.queue, s.agent, s.repository, clock()
       from started s
-    returning r.id, r.token, r.job_id, r.attempt, r.tenant
+    returning r.id, r.token, r.job_id, r.attempt, r.tenant, r.session_elsewhere
   ), headed as (
     update heads h
        set seq = h.seq + 1,
@@ -105,6 +105,7 @@ begin
   ), told as (
     insert into events (job_id, seq, run_id, tenant, kind, data)
     select o.job_id, h.seq, o.id, o.tenant, 'started', jsonb_build_object('attempt', o.attempt, 'worker', open_runs.worker)
+           || case when o.session_elsewhere is null then '{}' else jsonb_build_object('session_elsewhere', o.session_elsewhere) end
       from opened o
       join headed h using (job_id)
   )

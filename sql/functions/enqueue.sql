@@ -4,7 +4,7 @@ create or replace function leasehold.enqueue(
   title text default null, payload jsonb default null, priority int default null, run_at timestamptz default null,
   concurrency_key text default null, idempotency_key text default null, max_attempts int default null, labels jsonb default null,
   conflict_policy text default null, context jsonb default null, repository text default null, session_key text default null,
-  thread text default null, budget_usd numeric default null)
+  thread text default null, budget_usd numeric default null, session text default null, new_session boolean default null)
 returns table (job_id bigint, disposition text)
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
@@ -33,6 +33,8 @@ begin
   wanted.session_key := enqueue.session_key;
   wanted.thread := enqueue.thread;
   wanted.budget_usd := enqueue.budget_usd;
+  wanted.session := enqueue.session;
+  wanted.new_session := enqueue.new_session;
   if wanted.idempotency_key is not null then
     wanted.request_hash := hash_of(wanted);
   end if;
@@ -43,15 +45,19 @@ begin
   end if;
 end $$;
 
+-- Which session it asks for counts only if it asks for one: the request of yesterday still has its number.
 create or replace function leasehold.hash_of(job leasehold.jobs) returns bytea
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
-begin
-  return request_hash(
+declare
+  plain bytea := request_hash(
     job.agent, job.project, job.queue, job.kind, job.title, job.prompt, job.payload, job.priority, job.run_at, job.concurrency_key,
     job.max_attempts, job.max_losses, job.labels, job.conflict_policy, job.context, job.repository, job.session_key, job.thread,
     job.budget_usd);
+  more jsonb := jsonb_strip_nulls(jsonb_build_object('session', nullif(btrim(job.session), ''), 'new_session', nullif(job.new_session, false)));
+begin
+  return case more when '{}' then plain else sha256(plain || convert_to(more::text, 'UTF8')) end;
 end $$;
 
 create or replace function leasehold.enqueue_plainly(wanted leasehold.jobs, out job_id bigint, out disposition text)

@@ -80,6 +80,7 @@ begin
          ended_at = clock()
    where r.id = (run).id;
   perform set_config('leasehold.actor', '', true);
+  perform end_session(run, outcome, reason, message);
   update heads h                                          -- the fence falls: nothing more is taken from this run
      set run_id = null,
          run_token = null

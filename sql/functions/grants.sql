@@ -30,7 +30,7 @@ begin
 end $$;
 grant execute on function
   leasehold.enqueue(text, text, text, text, text, text, text, jsonb, int, timestamptz, text, text, int, jsonb,
-                    text, jsonb, text, text, text, numeric),
+                    text, jsonb, text, text, text, numeric, text, boolean),
   leasehold.wake(text, text, text, jsonb, text, text, text, text, text, jsonb, text, text, int, text, text, text, text, text, text,
                  timestamptz, jsonb, int, text, text, numeric),
   leasehold.cancel(bigint, text),
@@ -194,3 +194,10 @@ grant execute on function
   leasehold.take_workspace(bigint, uuid, bigint, uuid),
   leasehold.report_workspace(bigint, uuid, bigint, uuid, jsonb, jsonb, text)
   to leasehold_worker;
+
+-- sessions: named, reset, listed
+grant select on leasehold.session_overview to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
+grant execute on function leasehold.list_session_events(text, text, bigint, int, int, text)
+   to leasehold_admin, leasehold_producer, leasehold_reader;
+grant execute on function leasehold.reset_session(text, text, text) to leasehold_producer, leasehold_admin;
+grant execute on function leasehold.agent_config_mistake(jsonb), leasehold.is_name_below(text) to leasehold_admin;

@@ -100,6 +100,8 @@ begin
   new.conflict_policy := coalesce(nullif(lower(btrim(new.conflict_policy)), ''), 'defer');
   new.repository := nullif(btrim(new.repository), '');
   new.session_key := nullif(btrim(new.session_key), '');
+  new.session := nullif(btrim(new.session), '');
+  new.new_session := coalesce(new.new_session, false);
   new.thread := nullif(btrim(new.thread), '');
   new.priority := coalesce(new.priority, 0);
   new.max_attempts := coalesce(new.max_attempts, 1);
@@ -156,10 +158,10 @@ begin
   end if;
 
   if new.idempotency_key is not null then
-    new.request_hash := request_hash(
-      new.agent, new.project, new.queue, new.kind, new.title, new.prompt, new.payload, new.priority, new.run_at,
-      new.concurrency_key, new.max_attempts, new.max_losses, new.labels, new.conflict_policy, new.context, new.repository,
-      new.session_key, new.thread, new.budget_usd);
+    new.request_hash := hash_of(new);
+  end if;
+  if new.session is not null then
+    new.session_key := key_of_session(new);                            -- after the hash, which is of what was asked
   end if;
   new.run_at := coalesce(new.run_at, now_);
   new.due := new.run_at <= now_;

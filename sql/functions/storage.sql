@@ -201,6 +201,12 @@ begin
       return 'later';
     end if;
   end loop;
+  if exists (select from runs r                                       -- its session may be another by now: it was reset, or left behind
+              where r.ended_at is null
+                and r.private_config
+                and (removal).path = 'sessions/' || r.conversation) then
+    return 'later';
+  end if;
   return 'yes';
 end $$;
 

@@ -51,6 +51,10 @@ begin
     return next format('  It started %s later%s.', spell(run.started_at - run.claimed_at),
                        format(' as process %s, contained by %s', run.identity ->> 'pid', run.identity ->> 'containment'));
   end if;
+  if run.session_elsewhere is not null then
+    return next format('  What its session has kept is on host %s%s.', left(run.session_elsewhere, 12),
+                       case when run.session_before is null then ', so it began a new one' else '' end);
+  end if;
   return query select '  ' || line from why_told(run) line;
   if run.ended_at is not null then
     return query select '  ' || line from why_ended(run) line;

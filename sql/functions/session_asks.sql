@@ -1,0 +1,139 @@
+-- What people ask of sessions: to go on with one by its id, to reset them, to see them.
+
+-- The key of a job that names the session it is to go on with: the one that session has. What is no session of this tenant, agent and
+-- adapter is refused in the same words whether somebody else has it or nobody; only an administrator may name one that was made elsewhere.
+create or replace function leasehold.key_of_session(job leasehold.jobs) returns text
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  bad text := case when job.session is not null then session_mistake(jsonb_build_object('id', job.session)) end;
+  home text;
+begin
+  if job.session is null then
+    return job.session_key;
+  elsif job.new_session then
+    raise exception 'a job cannot both go on with a session and begin a new one'
+      using errcode = 'LH120', hint = 'Give either session or new_session.';
+  elsif bad is not null then
+    raise exception 'this is no session to go on with: %', bad
+      using errcode = 'LH121', column = 'session', hint = 'Give the backend''s id of it, as in leasehold.sessions.';
+  end if;
+  select s.key into home
+    from sessions s
+   where s.backend_session_id = job.session
+     and s.tenant = job.tenant
+     and s.agent = job.agent
+     and s.adapter = adapter_of(job.agent)
+   order by s.key = job.session_key desc nulls last, s.updated_at desc
+   limit 1;
+  if home is null and (exists (select from sessions s where s.backend_session_id = job.session)
+                       or not pg_has_role(session_user, 'leasehold_admin', 'member')) then
+    raise exception 'agent "%" has no session "%"', job.agent, left(job.session, 100)
+      using errcode = 'LH121', column = 'session',
+            hint = 'SELECT agent, key, backend_session_id FROM leasehold.sessions lists those you may see.';
+  elsif home <> job.session_key then
+    raise exception 'session "%" has the key "%", not "%"', left(job.session, 100), left(home, 100), left(job.session_key, 100)
+      using errcode = 'LH122', column = 'session_key', hint = 'Leave session_key out: whoever goes on with a session has its key.';
+  end if;
+  return coalesce(home, job.session_key);
+end $$;
+
+-- The next run of the key begins a new session, and what runs from before say of theirs is not heard: neither their end nor a repeated
+-- session line takes that back. Without a key: all of the agent. Live runs go on. Answers how many there were.
+create or replace function leasehold.reset_session(agent text, key text default null, tenant text default null) returns int
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  owner text := tenant_asked(reset_session.tenant);
+  named text := lower(btrim(reset_session.agent));
+  one sessions;
+  many int := 0;
+  unsaid int;
+begin
+  for one in
+    select s.*
+      from sessions s
+     where s.tenant = owner
+       and s.agent = named
+       and (reset_session.key is null or s.key = btrim(reset_session.key))
+     order by s.key, s.adapter                                       -- as record_said() takes them
+       for update
+  loop
+    perform begin_anew(one, one.epoch + 1);
+    many := many + 1;
+  end loop;
+  insert into sessions (tenant, agent, adapter, key, conversation, updated_at, epoch)      -- of runs that have not said theirs yet
+  select owner, named, adapter_of(named), l.key, max(l.conversation), clock(), max(l.session_epoch) + 1
+    from (select session_key(r) as key, r.conversation, r.session_epoch
+            from runs r
+           where r.ended_at is null
+             and r.tenant = owner
+             and r.agent = named) l
+   where reset_session.key is null or l.key = btrim(reset_session.key)
+   group by l.key
+      on conflict do nothing;
+  get diagnostics unsaid = row_count;
+  if many + unsaid = 0 and reset_session.key is not null then
+    perform refuse_unknown_session(reset_session.agent, reset_session.key);
+  end if;
+  return many + unsaid;
+end $$;
+
+-- The events of one run of a session: the run that is named, else the one that lives, else the last. Without any run there are none.
+create or replace function leasehold.list_session_events(
+  agent text, key text, run bigint default null, after int default 0, at_most int default 100, tenant text default null)
+returns table (run_id bigint, seq int, at timestamptz, level text, kind text, message text, data jsonb)
+language plpgsql stable security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  owner text := tenant_asked(list_session_events.tenant);
+  named text := lower(btrim(list_session_events.agent));
+  whose text := btrim(list_session_events.key);
+  one runs;
+begin
+  select r.* into one
+    from runs r
+   where r.id = coalesce(
+     list_session_events.run,
+     (select max(l.id) from runs l where l.ended_at is null and l.tenant = owner and l.agent = named and session_key(l) = whose),
+     (select max(s.last_run) from sessions s where s.tenant = owner and s.agent = named and s.key = whose));
+  if list_session_events.run is not null
+     and (one.id is null or (one.tenant, one.agent, session_key(one)) is distinct from (owner, named, whose)) then
+    raise exception 'run % is not of session "%" of agent "%"', list_session_events.run, left(whose, 100), left(named, 100)
+      using errcode = 'LH123', hint = 'Leave the run out for the newest one.';
+  elsif one.id is null and not exists (select from sessions s where s.tenant = owner and s.agent = named and s.key = whose) then
+    perform refuse_unknown_session(list_session_events.agent, list_session_events.key);
+  end if;
+  return query
+  select e.run_id, e.seq, e.at, e.level, e.kind, e.message, e.data
+    from events e
+   where e.job_id = one.job_id
+     and e.run_id = one.id
+     and e.seq > coalesce(list_session_events.after, 0)
+   order by e.seq
+   limit page_size(list_session_events.at_most, 100, 1000);
+end $$;
+
+-- Sessions for people, the newest first. The state is that of now: of runs that live, not of a row that somebody must bring up to date.
+drop view if exists leasehold.session_overview;
+create view leasehold.session_overview with (security_invoker = true) as
+select s.tenant, s.agent, s.adapter, s.key,
+       case when live.run is not null then 'running' when s.kind = 'evicted' then 'evicted' when s.poisoned_reason is not null then 'poisoned'
+            when s.backend_session_id is null then 'none' else 'idle' end as state,
+       left(s.backend_session_id, 128) as display, live.run as live_run, s.last_run, s.last_error, s.poisoned_reason,
+       s.kind as storage, s.host_id, s.bytes, s.expires_at, s.created_at, s.updated_at
+  from leasehold.sessions s
+  left join lateral (select max(r.id) as run
+                       from leasehold.runs r
+                       join leasehold.jobs j
+                         on j.id = r.job_id
+                      where r.ended_at is null
+                        and r.tenant = s.tenant
+                        and r.agent = s.agent
+                        and r.session_epoch >= s.epoch
+                        and coalesce(j.session_key, 'job:' || j.id) = s.key) live on true
+ order by s.updated_at desc, s.id desc;
