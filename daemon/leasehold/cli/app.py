@@ -6,6 +6,7 @@ import typer
 
 from leasehold import __version__
 from leasehold.cli import (
+    agents,
     conversation,
     daemon,
     doctor,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for room in (daemon, jobs, conversation, tail, messages, why, pause, threads, schedules, usage, retention, doctor):
+for room in (daemon, jobs, conversation, tail, messages, why, pause, threads, schedules, usage, retention, agents, doctor):
     room.register(app)
 
 

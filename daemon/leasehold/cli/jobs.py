@@ -31,6 +31,9 @@ def enqueue(
     max_attempts: Annotated[int | None, typer.Option(help="How often it may fail.")] = None,
     concurrency_key: Annotated[str | None, typer.Option(help="One live job per key.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key and request: the same job.")] = None,
+    session_key: Annotated[str | None, typer.Option(help="The conversation it goes on with.")] = None,
+    session: Annotated[str | None, typer.Option(help="The same by the backend's own id.")] = None,
+    new_session: Annotated[bool | None, typer.Option("--new-session", help="Begin that conversation anew.")] = None,
     payload: Annotated[str | None, typer.Option(help="A JSON object for the agent.")] = None,
     database_url: Dsn = None,
     as_json: Json = False,
@@ -40,6 +43,7 @@ def enqueue(
         "agent": agent, "prompt": prompt, "queue": queue, "tenant": tenant, "title": title, "priority": priority,
         "run_at": run_at.astimezone() if run_at else None, "max_attempts": max_attempts,
         "concurrency_key": concurrency_key, "idempotency_key": idempotency_key, "payload": _json(payload),
+        "session_key": session_key, "session": session, "new_session": new_session,
     }  # fmt: skip
     given = {name: value for name, value in fields.items() if value is not None}
     answer = ask(database_url, lambda client: client.enqueue(given))

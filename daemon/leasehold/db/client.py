@@ -1,5 +1,6 @@
 """What the command line asks of the database: plain SQL that any client could send. If it fails, one command fails."""
 
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import date
@@ -50,6 +51,37 @@ class Client(Conversation):
         """Let it start again."""
         arguments = () if name is None else (name,)
         await self.rows(f"select leasehold.resume_{scope}({_places(arguments)})", *arguments)
+
+    async def agents(self) -> list[Row]:
+        """What starts each agent; for administrators, since an env may hold keys."""
+        return await self.rows(
+            "select name, adapter, status, command, launcher, env, workspace from leasehold.agents order by name"
+        )
+
+    async def add_agent(self, row: Mapping[str, object]) -> str:
+        """Insert a row into `agents`; answers the statement, as psql would take it."""
+        names = ", ".join(row)
+        values = ", ".join([await self._literal(value) for value in row.values()])
+        statement = f"INSERT INTO leasehold.agents ({names}) VALUES ({values});"  # noqa: S608 quoted by the server
+        await self.rows(statement)
+        return statement
+
+    async def _literal(self, value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, list):
+            return f"ARRAY[{', '.join([await self._literal(each) for each in value])}]"
+        text = value if isinstance(value, str) else json.dumps(value)
+        return str((await self.rows("select quote_literal($1::text) as said", text))[0]["said"])
+
+    async def advice(self, outcome: str, reason: str | None) -> str | None:
+        """What to do about a reason."""
+        found = await self.rows(
+            "select advice from leasehold.reasons where reason = $1 order by outcome <> $2, outcome limit 1",
+            reason,
+            outcome,
+        )
+        return str(found[0]["advice"]) if found else None
 
     async def retention(self) -> list[Row]:
         """What is kept how long, and what went so far."""
