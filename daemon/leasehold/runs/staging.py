@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from anyio import sleep, to_thread
 
+from leasehold.agents.homes import config_plan
 from leasehold.db.calls import Database
 from leasehold.errors import RunRefused, WorkerClosed
 from leasehold.models import Exit, Run, Verdict, boottime
@@ -74,11 +75,14 @@ class Stages:
 
     async def take(self, run: Run) -> Staging:
         """Where the run works; asking again answers the same."""
-        directory = self._settings.state_dir / "runs" / str(run.id)
-        if not run.wants_workspace:
-            return Staging(run, own_place(run, directory), directory)
-        said = await self._db.patiently(self._db.take_workspace, self._lease.worker, run.key)
-        return Staging(run, taken_place(said, run, self._settings.state_dir, directory), directory)
+        state_dir = self._settings.state_dir
+        directory = state_dir / "runs" / str(run.id)
+        if run.wants_workspace:
+            said = await self._db.patiently(self._db.take_workspace, self._lease.worker, run.key)
+            place = taken_place(said, run, state_dir, directory)
+        else:
+            place = own_place(run, directory)
+        return Staging(run, replace(place, config=config_plan(run, state_dir)), directory)
 
     async def announce(self, run: Run, staging: Staging) -> None:
         """Once the agent is about to begin: on which branch, from which commit."""

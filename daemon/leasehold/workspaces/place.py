@@ -37,7 +37,8 @@ class Place:
     @property
     def patience(self) -> float:
         """Seconds that making it ready may take."""
-        return float(self.plan["prepare_timeout"]) if self.plan and "prepare_timeout" in self.plan else 600.0
+        waits = ((self.config or {}).get("credential") or {}).get("wait", 0.0)
+        return float((self.plan or {}).get("prepare_timeout", 600.0)) + float(waits)
 
     @property
     def variables(self) -> dict[str, str]:

@@ -22,6 +22,9 @@ FAILED: Mapping[str, tuple[Outcome, str]] = {
     "not_found": ("failed", "spawn_not_found"),
     "denied": ("failed", "spawn_denied"),
     "spawn": ("failed", "spawn_failed"),
+    "busy": ("interrupted", "credential_busy"),
+    "config": ("failed", "config_failed"),
+    "auth": ("failed", "auth"),
     "disk_full": ("interrupted", "disk_full"),
 }
 """What a stage says it failed of, as an outcome and its reason."""
