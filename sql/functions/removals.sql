@@ -35,7 +35,7 @@ declare
   one removals;
 begin
   if exists (select from workers w
-              cross join lateral (select m.what
+              cross join lateral (select m.path
                                     from removals m
                                    where m.host_id = w.host_id
                                      and m.keeper_id = w.keeper_id
@@ -44,7 +44,7 @@ begin
                                    order by m.next_at
                                    limit least(greatest(at_most, 1), 100)) due
               where w.id = take_removals.worker
-                and due.what = 'session') then
+                and (due.path ~ '^sessions/[0-9]+$' or (select true from sessions s where s.path = due.path limit 1))) then
     perform pg_advisory_xact_lock(hashtextextended('leasehold.claim', 0));      -- before the worker, as in claim(): see storage_is_free()
   end if;
   self := hold_worker(take_removals.worker, take_removals.token);

@@ -64,9 +64,9 @@ begin
     perform begin_anew(one, one.epoch + 1);
     many := many + 1;
   end loop;
-  insert into sessions (tenant, agent, adapter, key, conversation, updated_at, epoch)      -- of runs that have not said theirs yet
-  select owner, named, adapter_of(named), l.key, max(l.conversation), clock(), max(l.session_epoch) + 1
-    from (select session_key(r) as key, r.conversation, r.session_epoch
+  insert into sessions (tenant, agent, adapter, key, conversation, last_run, updated_at, epoch)      -- of runs that have not said theirs yet
+  select owner, named, adapter_of(named), l.key, max(l.conversation), max(l.id), clock(), max(l.session_epoch) + 1
+    from (select r.id, session_key(r) as key, r.conversation, r.session_epoch
             from runs r
            where r.ended_at is null
              and r.tenant = owner

@@ -247,4 +247,5 @@ async def test_the_trace_of_a_session_is_of_its_newest_run_or_the_one_named(sql,
         await sql.fetch("select * from leasehold.list_session_events('fixer', 'nowhere')")
     assert await sql.fetchval("select leasehold.reset_session('fixer', 'other')") == 1
     await worker.finish(other)
+    await sql.execute("select leasehold.delete_job($1)", other["job_id"])
     assert await sql.fetch("select * from leasehold.list_session_events('fixer', 'other')") == []
