@@ -12,7 +12,7 @@ JOBS  ?= 1000000
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-agents record check model fmt machine stress outage flood bench backlog hammer capabilities clean
+.PHONY: help demo test test-agents test-acp record record-acp check model fmt machine stress outage flood bench backlog hammer capabilities clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,16 @@ fmt: $(READY) ## make it look as it should
 test-agents: $(READY) ## the real Codex and Claude Code, from npm, against a scripted model, with no other network
 	@scripts/agents $(VENV)/agents
 	@LEASEHOLD_REAL_AGENTS=1 scripts/offline $(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1 tests/agents $(ARGS)
+
+test-acp: $(READY) ## the same with OpenCode, Gemini, and Codex and Claude Code behind their ACP adapters: some minutes
+	@scripts/agents $(VENV)/agents
+	@scripts/agents $(VENV)/agents-acp acp
+	@LEASEHOLD_REAL_AGENTS=1 LEASEHOLD_ACP_AGENTS=1 scripts/offline $(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1 tests/agents/test_acp_real.py $(ARGS)
+
+record-acp: $(READY) ## record anew what they say
+	@scripts/agents $(VENV)/agents
+	@scripts/agents $(VENV)/agents-acp acp
+	@PYTHONPATH=tests scripts/offline $(BIN)/python -m agents.record_acp $(ARGS)
 
 record: $(READY) ## record anew what the real agents say: writes tests/agents/transcripts
 	@scripts/agents $(VENV)/agents

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LINE = re.compile(r"^(run|ask|call|say): ?(.*)$|^(slowly)$", re.MULTILINE)
-SHELLS = ("exec_command", "shell_command", "shell", "Bash")
+SHELLS = ("exec_command", "shell_command", "shell", "Bash", "bash", "run_shell_command")
 """What agents call their shell, the first one that is offered is taken."""
 
 

@@ -17,11 +17,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from agents.chat import Chat, Gemini
 from agents.dialects import Asked, Dialect, Messages, Responses
 from agents.script import Script
 
-DIALECTS: dict[str, Dialect] = {"responses": Responses(), "messages": Messages()}
-"""By the last segment of the path."""
+DIALECTS: dict[str, Dialect] = {
+    "responses": Responses(), "messages": Messages(), "completions": Chat(),
+    "streamGenerateContent": Gemini(), "generateContent": Gemini(),
+}  # fmt: skip
+"""By the last segment of the path, or what is behind its colon."""
 ERRORS = {
     "400": (400, "invalid_request_error", "That is no request."),
     "401": (401, "authentication_error", "That is no key."),
@@ -82,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         scenario, *_, last = self.path.split("?")[0].strip("/").split("/")
+        last = last.rpartition(":")[2]
         dialect = DIALECTS.get(last)
         if dialect is None:
             return self._json(200, {"input_tokens": 1000})  # somebody counts tokens
@@ -112,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         call = script.next(asked.results, asked.tools)
         slowly = (script.slowly or scenario == "slow") and call is None
         events = dialect.call(body, call) if call else dialect.words(body, ENDLESS if slowly else script.say)
-        if not body.get("stream"):  # what some try when their stream was dropped
+        if not body.get("stream") and ":stream" not in self.path:  # what some try when their stream was dropped
             self._json(200, dialect.whole(list(events)))
             return
         self.send_response(200)
@@ -122,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
         for number, event in enumerate(events):
             if scenario == "drop" and number == 2:
                 break
-            self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+            self.wfile.write(sse(event))
             if slowly:
                 time.sleep(SLOW)
         self.close_connection = True
@@ -136,3 +141,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(raw)
+
+
+def sse(event: dict[str, Any] | str) -> bytes:
+    """One event of a stream; not every language has names for them."""
+    if isinstance(event, str):
+        return f"data: {event}\n\n".encode()
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n".encode()

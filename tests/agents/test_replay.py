@@ -15,8 +15,8 @@ VOCABULARY = {
     "session", "message", "progress", "tool_call", "plan", "usage", "permission", "retrying", "rate_limited", "result",
     "error", "unknown", "delta", "question", "withdrawn", "turn", "artifact",
 }  # fmt: skip
-REAL = [name for name in ADAPTERS if name not in ("command", "codex")]
-"""Whose lines have a `type`; those of Codex's app server are in test_codex.py."""
+REAL = [name for name in ADAPTERS if name not in ("command", "codex", "acp")]
+"""Whose lines have a `type`; those of JSON-RPC are in test_codex.py and test_acp.py."""
 WORDS = st.sampled_from(
     [
         "subtype",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from leasehold.agents.acp import Acp
 from leasehold.agents.base import Adapter
 from leasehold.agents.claude import Claude
 from leasehold.agents.codex import Codex
@@ -14,6 +15,7 @@ ADAPTERS: dict[str, Callable[[Run], Adapter]] = {
     "codex": Codex,
     "codex-exec": CodexExec,
     "claude": Claude,
+    "acp": Acp,
 }
 """By the name in `agents.adapter`."""
 
