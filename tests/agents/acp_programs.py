@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,13 @@ class AcpProgram:
     configure: Callable[[Path, str], dict[str, str]]
     words: tuple[str, ...] = ()
     node: bool = True
+    waits_out: tuple[str, ...] = ()  # scenarios in which it says nothing for minutes
+    minute: bool = False  # a session can be loaded in a later minute than the one it began in
+
+    def pause(self) -> None:
+        """Until a session of this moment can be gone on with."""
+        if self.minute:
+            time.sleep(61 - time.time() % 60)
 
     @property
     def there(self) -> bool:
@@ -81,7 +89,7 @@ PROGRAMS = {
         AcpProgram("codex-acp", OFFICIAL / "codex-acp" / "dist" / "index.js", (CODEX.path,), codex_acp_home),
         AcpProgram(
             "gemini", INSTALLED / "@google" / "gemini-cli" / "bundle" / "gemini.js", (), gemini_home,
-            ("-m", "gemini-2.5-flash", "--acp"),
+            ("-m", "gemini-2.5-flash", "--acp"), waits_out=("429", "quota"), minute=True,
         ),
     )
 }  # fmt: skip

@@ -80,6 +80,7 @@ def talk(
                     control = cue.control(len(talked.sent) + 1, event)
                     talked.sent.append((len(talked.lines), asdict(control)))
                     adapter.send(control)
+                    feed(process, adapter)
             feed(process, adapter)
         talked.left, talked.exit_code = leave(process), process.wait()
         talked.stderr = (Path(place) / "stderr").read_text(errors="replace")

@@ -41,7 +41,7 @@ CASES = (
     Case("deny", cues=(DENY,)),
     Case("tool_fails", prompt="ask: touch y; exit 3\nsay: It did not work.", cues=(ALLOW,)),
     Case("interrupted_asking", cues=(Cue("permission", "interrupt"),)),
-    Case("interrupted_in_tool", prompt=LONG, cues=(ALLOW, Cue("tool_call", "interrupt", pause=1.5))),
+    Case("interrupted_in_tool", prompt=LONG, cues=(ALLOW, Cue("permission", "interrupt", pause=2.5))),
     Case("interrupted_speaking", "slow", "say: x", cues=(Cue("delta", "interrupt", pause=0.5),)),
     Case("more", prompt="ask: touch x\nsay: One.", cues=(Cue("permission", "prompt", "say: Two."), ALLOW)),
     *(Case(name, name) for name in ("400", "401", "429", "quota", "overflow")),
@@ -87,6 +87,10 @@ def record(program: AcpProgram, only: set[str]) -> None:
             if only and case.name not in only | {"ok"}:
                 continue
             session = last if case.resume == "last" else case.resume
+            if case.scenario in program.waits_out:
+                continue
+            if case.resume == "last":
+                program.pause()
             print(f"{program.name}/{case.name}")
             try:
                 talked, argv = play(program, case, server, home, session)

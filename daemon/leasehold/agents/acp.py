@@ -210,11 +210,6 @@ class Acp(Begins):
             return Verdict("failed", "disagreement", message, value)
         return super().verdict(exit_code)
 
-    @property
-    def leaves(self) -> bool:
-        """It goes by itself when its stdin is closed."""
-        return self.quirks.leaves
-
     def freeze(self) -> Mapping[str, Any] | None:
         """All that is known."""
         self.known.compact()

@@ -16,7 +16,7 @@ WORDS = (
     ("quota", re.compile(r"quota|usage limit|insufficient_quota|credit balance|billing", re.IGNORECASE)),
     ("rate_limit", re.compile(r"\b429\b|rate.?limit|too many requests|not so fast", re.IGNORECASE)),
     ("context_overflow", re.compile(r"context window|context_length_exceeded|prompt is too long", re.IGNORECASE)),
-    ("auth", re.compile(r"\b40[13]\b|api.?key|unauthori[sz]ed|authenticat|log ?in\b", re.IGNORECASE)),
+    ("auth", re.compile(r"\b40[13]\b|api.?key|\bno key\b|unauthori[sz]ed|authenticat|log ?in\b", re.IGNORECASE)),
 )
 """The first that its prose matches."""
 
@@ -36,7 +36,9 @@ def reason_of(error: Any) -> str | None:
     said = error if isinstance(error, dict) else {}
     if said.get("code") == AUTH_REQUIRED:
         return "auth"
-    return _named(said.get("data")) or STATUS.get(_number(said.get("code"))) or reason_of_words(words_of(error))
+    by_name = _named(said.get("data")) or STATUS.get(_number(said.get("code")))
+    by_words = reason_of_words(words_of(error))
+    return by_words if by_words == "quota" and by_name == "rate_limit" else by_name or by_words
 
 
 def reason_of_words(words: str) -> str | None:

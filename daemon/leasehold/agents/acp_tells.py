@@ -33,8 +33,8 @@ class Tells(Updates):
 
     @property
     def over(self) -> bool:
-        """Its last prompt is answered, and no other waits."""
-        return self.known.ended is not None and self.known.turn is None and not self.known.later
+        """Its last prompt is answered, no other waits, and it asks nothing: then it would work on one that we do not know of yet."""
+        return self.known.ended is not None and self.known.turn is None and not self.known.later and not self.waiting
 
     @property
     def done(self) -> bool:
@@ -88,9 +88,12 @@ class Tells(Updates):
 
     def _answer(self, control: Control) -> None:
         ask = self.known.asked.get(str(control.data.get("request")))
-        if ask is None or not ask["open"]:
+        if ask is None:
             return
-        ask["open"], ask["denied"] = False, asks.denies(ask, control.data)
+        ask["denied"] = asks.denies(ask, control.data)  # also of one that a replay knows to be over
+        if not ask["open"]:
+            return
+        ask["open"] = False
         self.owe(control.key, {"id": ask["id"], "result": asks.reply(ask, control.data)})
 
     def release(self, ask: Said) -> None:

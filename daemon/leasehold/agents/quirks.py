@@ -21,17 +21,17 @@ class Quirks:
     """Its token counts are in `_meta.quota` only."""
     error_as_words: bool = False
     """It ends a turn that its provider refused with `end_turn`, and the error is what it says last."""
-    leaves: bool = True
-    """It goes when its stdin is closed. If not, that it has to be stopped is no news."""
 
 
 # 1.18.33. A permission denied: `end_turn` and not a word. Cost: the session's, whichever process; tokens: the last step's.
 OPENCODE = Quirks(cost="session", tokens="last_step")
 # 0.49.0. Typed errors, which it says as its own words as well; tokens of all steps; its cost begins anew in each process.
 CLAUDE = Quirks()
-# 2.6.0. It begins in the mode "Auto review"; a 429 ends as `end_turn`; a permission denied: `cancelled`.
-CODEX = Quirks(mode="workspace-write", error_as_words=True, leaves=False)
-# 0.61.0. Errors have the HTTP status as their code.
+# 2.6.0. It begins in the mode "Auto review"; a 429 ends as `end_turn`; a permission denied: `cancelled`. Over Codex 0.169 it leaves
+# when its stdin is closed; over the 0.166 that it brings it often had to be stopped, which the linger clock does.
+CODEX = Quirks(mode="workspace-write", error_as_words=True)
+# 0.61.0. Errors have the HTTP status as their code; a rate limit it waits out without a word, which is the idle clock's. A session
+# that is loaded in the minute in which it began is lost: it writes over its own file.
 GEMINI = Quirks(quota_meta=True)
 
 TABLE = {
