@@ -123,6 +123,17 @@ async def test_a_daemon_that_dies_between_telling_and_noting_it_notes_it_in_its_
     assert notes.taken == ["turn:9"] and heard(log).count("turn:9") == 1
 
 
+async def test_an_agent_that_seems_done_is_not_let_go_before_it_is_known_what_an_earlier_life_was_asked(keeper, log):
+    notes = Notes()
+    notes.away = True
+    async with a_life(keeper, a_run("say:1"), notes, log) as life:
+        await life.until(lambda: life.adapter.over)
+        await anyio.sleep(0.3)
+        assert next(run for run in await life.keeper.kept() if run.run_id == 1).exit is None
+        notes.away = False
+        assert (await life.end()).exit_code == 0
+
+
 async def test_a_run_that_ended_while_nobody_was_there_tells_what_it_had(keeper, log):
     notes, run = Notes(), a_run("until:go")
     async with a_life(keeper, run, notes, log) as life:

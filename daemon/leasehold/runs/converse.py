@@ -47,6 +47,9 @@ class Talk:
         self._roster = roster
         self._open = True
         self._over = False
+        self._asked = (
+            False  # what an earlier life was asked; before that an agent that seems done may be at work on more
+        )
         self._closed = False
         self._told: set[str] = set()  # keys that we have told, and the adapter knows it
         self._had: set[str] = set()  # keys that the keeper has, whoever told them
@@ -78,6 +81,9 @@ class Talk:
         try:
             while True:
                 await self._hear(again=again)
+                if not self._asked:
+                    self._asked = True
+                    self._recorder.looked.ring()
                 if again:
                     await self._ask_keeper(LAST_TRIES)
                 again = False
@@ -115,7 +121,7 @@ class Talk:
             waiting = self._adapter.waiting and self._run.while_waiting == "release"
             self._roster.rest(self._held, resting=waiting)
             owed = next((each for each in self._adapter.owed if each.key not in self._told), None)
-            self._over = owed is None and self._adapter.over
+            self._over = owed is None and self._asked and self._adapter.over
             return owed
 
     async def _took(self, key: str) -> None:
