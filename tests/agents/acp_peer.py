@@ -47,6 +47,7 @@ class Peer:
         self.told = {}
         self.events = []
         self.keys = []
+        self.lines = []
         self.take()
 
     def take(self):
@@ -64,6 +65,7 @@ class Peer:
         again = Acp(self.fold._run)
         again.thaw(json.loads(json.dumps(self.fold.freeze())))
         line = json.dumps({"jsonrpc": "2.0", **said}).encode()
+        self.lines.append(line)
         events = list(self.fold.receive(line))
         assert events == list(again.receive(line))
         assert (again.owed, again.over, again.waiting, again.in_tool) == (

@@ -98,6 +98,8 @@ def record(program: AcpProgram, only: set[str]) -> None:
                 print(f"  not recorded: {error}")
                 continue
             last = next((event.data["id"] for event in talked.the("session")), last)
+            if only and case.name not in only:
+                continue
             about = {
                 "argv": argv, "scenario": case.scenario, "prompt": case.prompt, "resumed": session, "sent": talked.sent,
                 "exit_code": talked.exit_code, "left": talked.left, "stderr": talked.stderr[-STRING:],

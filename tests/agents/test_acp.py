@@ -66,6 +66,17 @@ def test_what_was_said_before_is_not_said_again_when_a_session_is_loaded():
     assert [event.message for event in peer.the("message")] == ["something new"]
 
 
+def test_a_past_that_is_told_after_the_session_is_open_is_the_past_all_the_same():
+    peer = Peer(session="s")
+    peer.hello("gemini-cli", can={"loadSession": True})
+    peer.says(id="open", result={})
+    peer.words("as before")
+    peer.updates("available_commands_update", availableCommands=[])
+    peer.words("something new")
+    peer.ends()
+    assert [event.message for event in peer.the("message")] == ["something new"]
+
+
 def test_a_session_that_it_cannot_go_on_with_is_rejected():
     peer = Peer(session="s")
     peer.hello(can={})
@@ -424,8 +435,8 @@ def test_whoever_reads_it_all_again_owes_the_same_and_judges_the_same():
     peer.take()
     peer.ends("cancelled", key="turn:2")
     again = Peer()
-    for event in [e for e in peer.events if "raw" in e.data]:
-        again.fold.receive(json.dumps(event.data["raw"]).encode())
+    for line in peer.lines:
+        again.fold.receive(line)
     for control in controls:
         again.fold.send(control)
     assert again.fold.verdict(0) == peer.fold.verdict(0)

@@ -37,8 +37,8 @@ class Acp(Begins):
         self.known.heard += 1
         told, self.known.notices = [_turn(*each) for each in self.known.notices], []
         events = [*told, *self._understood(said)]
-        if not events:
-            return ()
+        if not events or events[-1].kind == "delta":  # which is no event of its own: a message grows by it
+            return tuple(events)
         last = events[-1]
         return (*events[:-1], Event(last.kind, last.message, {**last.data, "raw": said}, last.level, last.phase))
 
@@ -59,6 +59,7 @@ class Acp(Begins):
     def _requested(self, said: Said) -> Sequence[Event]:
         """It asks something; whatever it is, it gets an answer."""
         known, ident = self.known, said["id"]
+        known.past = False
         try:
             match said["method"]:
                 case "session/request_permission":
@@ -145,6 +146,7 @@ class Acp(Begins):
         ended = [int(key.removeprefix("turn:"))] if key != "start" else []
         events += [_turn(turn, "ended") for turn in (*ended, *known.interrupts)]
         known.answered.append(key)
+        known.past = False
         known.interrupts, known.cancelling = [], False
         if known.turn in {key, None}:
             known.turn = None

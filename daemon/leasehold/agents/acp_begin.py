@@ -69,6 +69,7 @@ class Begins(Tells):
     def opened(self, result: Said) -> Sequence[Event]:
         """Its session is there."""
         begun = self.begin(self._run.session or result["sessionId"])
+        self.known.past = self.quirks.late_past and self.known.opening == "session/load"
         mode = self._run.env.get(MODE, self.quirks.mode)
         if mode and _part(result, "modes").get("currentModeId") != mode:
             self.ask("mode", "session/set_mode", {"sessionId": self.known.session, "modeId": mode})

@@ -21,6 +21,7 @@ class AcpKnown(Known):
     cwd: str = ""
     opening: str | None = None  # the method by which its session was opened
     ready: bool = False
+    past: bool = False  # what it says has been said before
     owed: list[list[str]] = field(default_factory=list)  # key, text
     turn: str | None = None  # the key of the prompt it works on
     answered: list[str] = field(default_factory=list)  # keys of prompts that it has answered

@@ -30,7 +30,7 @@ class Updates(Conversation):
     def updated(self, update: Said) -> Sequence[Event]:
         """One update of the session."""
         kind = str(update["sessionUpdate"])
-        if not self.known.ready:
+        if not self.known.ready or self.known.past:
             return self._before(kind, update)
         if kind not in ("usage_update", *NOTHING_NEW):
             self.known.aimless = 0
@@ -53,6 +53,9 @@ class Updates(Conversation):
 
     def _before(self, kind: str, update: Said) -> Sequence[Event]:
         """Before its session is open: the past of a loaded one, told again; of a new one, warnings as if they were its words."""
+        if self.known.ready:
+            self.known.past = kind != "available_commands_update"
+            return ()
         if kind != "agent_message_chunk" or self.known.opening != "session/new":
             return ()
         return (Event("progress", str(update["content"]["text"]), {}, phase="notice"),)

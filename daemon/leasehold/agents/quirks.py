@@ -19,6 +19,8 @@ class Quirks:
     """Of what the token counts beside its stop reason are."""
     quota_meta: bool = False
     """Its token counts are in `_meta.quota` only."""
+    late_past: bool = False
+    """It answers `session/load` before it has told the past again; what it says until it names its commands is that."""
     error_as_words: bool = False
     """It ends a turn that its provider refused with `end_turn`, and the error is what it says last."""
 
@@ -32,7 +34,7 @@ CLAUDE = Quirks()
 CODEX = Quirks(mode="workspace-write", error_as_words=True)
 # 0.61.0. Errors have the HTTP status as their code; a rate limit it waits out without a word, which is the idle clock's. A session
 # that is loaded in the minute in which it began is lost: it writes over its own file.
-GEMINI = Quirks(quota_meta=True)
+GEMINI = Quirks(quota_meta=True, late_past=True)
 
 TABLE = {
     "OpenCode": OPENCODE,
