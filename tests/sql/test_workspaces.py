@@ -173,7 +173,8 @@ async def test_an_agent_with_a_conversation_of_its_own_stays_where_it_was_until_
     assert said["kind"] == "session"
     await me.fail(run)
     await clock.forward(seconds=30)
-    assert await take(me, again := await me.claim_job(one)) == said
+    again = await me.claim_job(one)
+    assert await take(me, again) == said
     await me.finish(again)
     assert await removals(sql) == [said["path"]]
 

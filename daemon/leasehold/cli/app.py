@@ -34,7 +34,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for room in (daemon, jobs, conversation, tail, messages, why, pause, threads, schedules, usage, retention, agents, doctor):
+for room in (
+    daemon,
+    jobs,
+    conversation,
+    tail,
+    messages,
+    why,
+    pause,
+    threads,
+    schedules,
+    usage,
+    retention,
+    agents,
+    doctor,
+):
     room.register(app)
 
 
