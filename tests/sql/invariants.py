@@ -38,17 +38,17 @@ SANE = {
     "ends with a reason that the table does not know": """select id from leasehold.jobs where finished_at is not null
         and not exists (select from leasehold.reasons r where r.reason = jobs.reason)""",
     "agents over their limit": """select a.name from leasehold.agents a where a.max_running <
-        (select count(*) from leasehold.runs r where r.agent = a.name and r.ended_at is null)""",
+        (select count(*) from leasehold.runs r where r.agent = a.name and r.ended_at is null and not r.released)""",
     "tenants over their limit": """select t.name from leasehold.tenants t where t.max_running <
-        (select count(*) from leasehold.runs r where r.tenant = t.name and r.ended_at is null)""",
+        (select count(*) from leasehold.runs r where r.tenant = t.name and r.ended_at is null and not r.released)""",
     "queues over their limit": """select q.name from leasehold.queues q where q.max_running <
-        (select count(*) from leasehold.runs r where r.queue = q.name and r.ended_at is null)""",
+        (select count(*) from leasehold.runs r where r.queue = q.name and r.ended_at is null and not r.released)""",
     "repositories over their limit": """select p.name from leasehold.repositories p where p.max_running <
-        (select count(*) from leasehold.runs r where (r.tenant, r.repository) = (p.tenant, p.name) and r.ended_at is null)""",
+        (select count(*) from leasehold.runs r where (r.tenant, r.repository) = (p.tenant, p.name) and r.ended_at is null and not r.released)""",
     "hosts over their limit": """select h.host_id from leasehold.hosts h where h.max_running <
-        (select count(*) from leasehold.runs r where r.host_id = h.host_id and r.ended_at is null)""",
+        (select count(*) from leasehold.runs r where r.host_id = h.host_id and r.ended_at is null and not r.released)""",
     "all over their limit": """select c.max_running from leasehold.cluster c where c.max_running <
-        (select count(*) from leasehold.runs r where r.ended_at is null)""",
+        (select count(*) from leasehold.runs r where r.ended_at is null and not r.released)""",
     "queued work that no lane or arrival knows": """select j.id from leasehold.jobs j where j.status = 'queued' and j.due
         and not exists (select from leasehold.lanes l where l.lane = j.lane and (l.active or l.parked_on is not null))
         and not exists (select from leasehold.arrivals a where a.lane = j.lane)""",
@@ -67,6 +67,21 @@ SANE = {
                      from leasehold.jobs j where j.thread is not null group by j.tenant, j.thread) s using (tenant, thread)
         where (t.status, t.active) is distinct from (case when coalesce(s.active, false) or t.last_job is not null then s.status else t.status end, coalesce(s.active, false))
         and not exists (select from leasehold.thread_moves m where (m.tenant, m.thread) = (coalesce(t.tenant, s.tenant), coalesce(t.thread, s.thread)))""",
+    "turns that are open though their job has ended": """select t.id from leasehold.turns t join leasehold.jobs j on j.id = t.job_id
+        where t.ended_at is null and j.finished_at is not null""",
+    "turns given to a run that does not live": """select t.id from leasehold.turns t where t.state = 'acknowledged'
+        and not exists (select from leasehold.runs r where r.id = t.run_id and r.job_id = t.job_id and r.ended_at is null)""",
+    "turns whose numbers skip": "select job_id from leasehold.turns group by job_id having max(seq) <> count(*) or min(seq) <> 1",
+    "words that are in no job that follows": """select t.id from leasehold.turns t join leasehold.jobs j on j.id = t.follow_up_job
+        where t.outcome = 'follow_up' and position(t.text in j.prompt) = 0""",
+    "interactions that are open though their run has ended": """select i.id from leasehold.interactions i join leasehold.runs r on r.id = i.run_id
+        where (i.status = 'pending' or i.to_deliver) and r.ended_at is not null""",
+    "jobs that wait for nobody": """select j.id from leasehold.jobs j where j.status = 'waiting'
+        and not exists (select from leasehold.interactions i where i.job_id = j.id and i.status = 'pending')""",
+    "jobs that ask and do not wait": """select j.id from leasehold.jobs j where j.status = 'running' and j.cancel_requested_at is null
+        and exists (select from leasehold.interactions i where i.job_id = j.id and i.status = 'pending')""",
+    "places given up by who does not wait": """select r.id from leasehold.runs r join leasehold.jobs j on j.id = r.job_id
+        where r.released and r.ended_at is null and j.status <> 'waiting'""",
     "budgets that are used up and hold nothing": """select b.scope, b.name from leasehold.budgets b where leasehold.is_used_up(b)
         and not exists (select from leasehold.holds h where (h.scope, h.name, h.reason) = (b.scope, b.name, 'budget:' || b.period)
                          and coalesce(h.until, 'infinity') > leasehold.clock())""",
