@@ -8,11 +8,14 @@ from sql.machine.keys import Enqueue, Wake
 from sql.machine.lates import ReadLate, ShipLate
 from sql.machine.money import Budget, Converse, Report, Tell
 from sql.machine.speaks import REASONS, WRONG, Checkpoint, Finish, Say, Ship, Start, Stop, Suspect, Trim, Unkillable
+from sql.machine.talks import Answer, CancelTurn, Carry, Turn, Unanswered
+from sql.machine.talks import Converse as Talk
 from sql.machine.works import Adopt, Claim, Expire, Read, Register, Renew
 
 few, many = st.integers(0, 5), st.integers(0, 11)
 agents, tenants, queues = (
-    st.sampled_from(names) for names in (["free", "narrow", "hasty"], ["default", "limited"], ["default", "slow"])
+    st.sampled_from(names)
+    for names in (["free", "narrow", "hasty", "talker"], ["default", "limited"], ["default", "slow"])
 )
 keys = st.sampled_from([None, None, "k", "k", "l"])
 repositories, threads = st.sampled_from([None, None, "repo"]), st.sampled_from([None, "t"])
@@ -107,19 +110,29 @@ pours = st.one_of(
     st.builds(lambda honest, start, more: Trim(((0, honest, "stdout", start, start + more),)), honest, near, near),
 )
 lates = st.one_of(st.builds(ReadLate, voices()), st.builds(ShipLate, few, by, place, forged=forged))
-asks = st.one_of(inserts, inserts, enqueues, wakes, wakes, cancels, retries, deletes)
+turns = st.builds(
+    Turn, many, st.sampled_from(["steer", "steer", "prompt", "interrupt"]), st.sampled_from([False, False, True])
+)
+unturns, answers = st.builds(CancelTurn, few), st.builds(Answer, few, st.sampled_from(["allow", "deny"]))
+carries, unanswereds = st.builds(Carry, few, st.integers(0, 3)), st.builds(Unanswered, few)
+words = st.sampled_from(["permission", "permission", "withdrawn", "ended", "refused"])
+talks = st.builds(Talk, voices(words, st.integers(0, 2)))
+conversation = st.one_of(turns, turns, unturns, answers, carries, carries, unanswereds, talks, talks)
+asks = st.one_of(inserts, inserts, enqueues, wakes, wakes, cancels, retries, deletes, turns)
 governs = st.one_of(pauses, limits, limits, mosts, holds, lifts, lifts, budgets, budgets, switches, st.just(Failover()))
 leases = st.one_of(renews, reads, adopts, adopts, reaps, reaps, watches, leaves, expires, registers, sweeps)
 speaks = st.one_of(
     starts, starts, stops, suspects, unkillables, says, ships, trims, checkpoints, lates, reports, tells, converses
 )
-thing = st.one_of(asks, governs, claims, claims, leases, speaks, finishes, finishes)
+thing = st.one_of(asks, conversation, governs, claims, claims, leases, speaks, finishes, finishes)
 pairs = [
     (claims, claims), (claims, claims), (claims, claims), (inserts, claims), (finishes, reaps), (reaps, reaps), (adopts, renews), (adopts, finishes), (cancels, finishes),
     (cancels, claims), (retries, retries), (enqueues, enqueues), (says, finishes), (ships, reaps),
     (expires, claims), (expires, cancels), (lates, finishes), (stops, finishes), (unkillables, reaps), (inserts, finishes),
     (wakes, wakes), (wakes, claims), (wakes, finishes), (wakes, cancels), (enqueues, retries), (holds, claims), (deletes, retries),
     (sweeps, retries), (wakes, inserts), (limits, claims), (lifts, claims),
+    (turns, finishes), (turns, claims), (turns, carries), (turns, reaps), (turns, turns), (talks, answers), (talks, finishes), (talks, cancels),
+    (answers, answers), (answers, finishes), (answers, unanswereds), (unanswereds, finishes), (carries, finishes), (talks, turns),
     (reports, reports), (reports, tells), (tells, tells), (reports, budgets), (tells, finishes), (budgets, claims),
 ]  # fmt: skip
 several = st.one_of(st.lists(thing, min_size=2, max_size=3), *[st.tuples(*pair) for pair in pairs])

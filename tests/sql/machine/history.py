@@ -26,6 +26,7 @@ class History:
             self.holds,
             self.budgets,
             self.told,
+            self.talked,
             self.cancelled,
         )
         for rule in rules:
@@ -114,7 +115,7 @@ class History:
                 stopped = all(limit.get("paused") for limit in limits)
                 assert not stopped, f"run {run.id} was opened, and {kind} {name} is paused"
             if None not in (before.all, after.all):
-                assert len(after.live()) <= max(before.all, after.all), f"{len(after.live())} live runs in all"
+                assert len(after.counted()) <= max(before.all, after.all), f"{len(after.live())} live runs in all"
 
     def holds(self, before, after, actors):
         """What a hold covers does not start; after its end one for each stagger, and each is counted."""
@@ -142,9 +143,20 @@ class History:
         """Nothing is added to what a run was told when it began; what a job knows it does not forget."""
         for n, was in before.jobs.items():
             now = after.jobs[n]
-            if was.status in ("running", "waiting", *DONE) and now.status == was.status:
+            heard = any(turn.job == n and m not in before.turns for m, turn in after.turns.items())
+            if was.status in ("running", "waiting", *DONE) and now.status == was.status and not heard:
                 assert now.context == was.context, f"job {n} was told {now.context} when it could not hear"
             assert was.context.items() <= now.context.items(), f"job {n} knew {was.context}, now {now.context}"
+
+    def talked(self, before, after, actors):
+        """The first end of a turn stands, and the first answer; what is over is not opened again; no word is gone."""
+        for n, was in before.turns.items():
+            now = after.turns[n]
+            assert was.state not in ("ended", "cancelled") or was == now, f"turn {n} was {was}, is {now}"
+        for n, was in before.asked.items():
+            now = after.asked[n]
+            same = was.status in (now.status, "pending")
+            assert same and was.answer in (None, now.answer), f"interaction {n} was {was}, is {now}"
 
     def cancelled(self, before, after, actors):
         """What was to be cancelled and lost its run is cancelled; what had ended runs again only by retry."""

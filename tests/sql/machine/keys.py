@@ -39,6 +39,13 @@ def joined(seen, tenant, key, agent):
     return next((job for job in of_key(seen, tenant, key) if job.status == "deferred" and job.agent == agent), None)
 
 
+def told(seen, tenant, key, agent):
+    """An agent at work that can be steered is told."""
+    live = live_of(seen, tenant, key)
+    able = live and live.status in ("running", "waiting") and live.agent == agent == "talker" and not live.cancelling
+    return live if able else None
+
+
 def placed(seen, tenant, key, agent, policy):
     """(job, disposition) of a new ask. The job is None if it is a new one."""
     if key is None or policy == "allow" or not taken(seen, tenant, key):
@@ -46,7 +53,7 @@ def placed(seen, tenant, key, agent, policy):
     if policy == "defer":
         return None, "deferred"
     if policy == "coalesce":
-        target = joined(seen, tenant, key, agent)
+        target = joined(seen, tenant, key, agent) or told(seen, tenant, key, agent)
         return (target.id, "coalesced") if target else (None, "deferred")
     holder = live_of(seen, tenant, key) or of_key(seen, tenant, key)[0]
     return holder.id, {"reject": "rejected", "return_existing": "existing"}[policy]

@@ -75,6 +75,10 @@ class Lives(RuleBasedStateMachine):
     def speak(self, step):
         self.act(step)
 
+    @rule(step=any_.conversation)
+    def converse(self, step):
+        self.act(step)
+
     @rule(step=any_.finishes)
     def finish(self, step):
         self.act(step)

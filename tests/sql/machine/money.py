@@ -92,7 +92,9 @@ class Budget(Step):
             return None
         known = seen.budgets.get(f"{self.scope}:{self.name}:{self.period}")
         rows = (
-            row for row in seen.usage.values() if row[self.scope] == self.name and (row.today or self.period == "total")
+            row
+            for row in (*seen.usage.values(), *seen.days.values())
+            if row[self.scope] == self.name and (row.today or self.period == "total")
         )
         return known.spent if known else sum(row.cost or 0 for row in rows)
 

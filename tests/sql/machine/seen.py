@@ -17,7 +17,9 @@ select jsonb_build_object(
       'tenant', r.tenant, 'queue', r.queue, 'agent', r.agent, 'repository', r.repository, 'host', r.host_id, 'live', r.ended_at is null, 'outcome', r.outcome, 'reason', r.reason,
       'verdict', jsonb_build_array(r.outcome, r.reason, r.message, r.exit_code, r.signal, r.result, r.output, r.ended_at),
       'cost', r.cost_usd, 'tokens', r.input_tokens, 'unpriced', r.unpriced, 'conversation', r.conversation,
-      'passed', r.budget_passed_at is not null, 'late', r.late_outcome, 'unkillable', r.unkillable_since is not null, 'checkpoint', r.checkpoint))
+      'passed', r.budget_passed_at is not null, 'late', r.late_outcome, 'unkillable', r.unkillable_since is not null, 'checkpoint', r.checkpoint,
+      'released', r.released, 'input', exists (select from leasehold.turns t where t.job_id = r.job_id and t.state = 'pending' and t.deliverable)
+        or exists (select from leasehold.interactions i where i.run_id = r.id and i.to_deliver)))
     from leasehold.runs r),
   'workers', (select jsonb_object_agg(w.id, jsonb_build_object(
       'id', w.id, 'token', w.token, 'instance', w.instance, 'keeper', w.keeper_id, 'boot', w.boot_id, 'queues', w.queues,
@@ -41,9 +43,16 @@ select jsonb_build_object(
     from leasehold.holds h),
   'repositories', (select jsonb_object_agg(p.tenant || '/' || p.name, jsonb_build_object('most', p.max_running)) from leasehold.repositories p),
   'hosts', (select jsonb_object_agg(h.host_id, jsonb_build_object('most', h.max_running)) from leasehold.hosts h),
+  'turns', (select jsonb_object_agg(t.id, jsonb_build_object('id', t.id, 'job', t.job_id, 'kind', t.kind, 'state', t.state,
+      'again', t.idempotency_key is not null, 'ends', jsonb_build_array(t.outcome, t.why, t.ended_at))) from leasehold.turns t),
+  'follow_ups', (select jsonb_agg(distinct t.follow_up_job) from leasehold.turns t where t.outcome = 'follow_up'),
+  'asked', (select jsonb_object_agg(i.id, jsonb_build_object('id', i.id, 'job', i.job_id, 'run', i.run_id, 'status', i.status,
+      'said', i.response ->> 'decision', 'answer', i.response)) from leasehold.interactions i),
   'all', (select c.max_running from leasehold.cluster c),
   'usage', (select jsonb_object_agg(u.run_id || '/' || u.seq, jsonb_build_object('run', u.run_id, 'tenant', u.tenant, 'agent', u.agent,
       'cost', u.cost_usd, 'tokens', u.input_tokens, 'today', u.at >= date_trunc('day', leasehold.clock(), 'UTC'))) from leasehold.usage u),
+  'days', (select jsonb_object_agg(d.id, jsonb_build_object('tenant', d.tenant, 'agent', d.agent, 'cost', d.cost_usd,
+      'today', d.day >= (leasehold.clock() at time zone 'UTC')::date)) from leasehold.usage_days d),
   'budgets', (select jsonb_object_agg(b.scope || ':' || b.name || ':' || b.period, jsonb_build_object('scope', b.scope, 'name', b.name,
       'since', b.since, 'spent', b.spent_usd)) from leasehold.budgets b),
   'open', (select c.timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8) and c.closed_until <= leasehold.clock()
@@ -90,7 +99,7 @@ class Seen:
 
     def claimable(self, worker):
         """Due jobs that nothing stands in the way of."""
-        if self.stops("hosts", worker.host) or (self.all is not None and len(self.live()) >= self.all):
+        if self.stops("hosts", worker.host) or (self.all is not None and len(self.counted()) >= self.all):
             return []
         return [
             job
@@ -111,7 +120,11 @@ class Seen:
         return limit.get("paused") or (limit.most is not None and self.running(kind, name) >= limit.most)
 
     def running(self, kind, name):
-        return sum((kind, name) in limited(run) for run in self.live())
+        return sum((kind, name) in limited(run) for run in self.counted())
+
+    def counted(self):
+        """Whoever waits for a human may count for no limit."""
+        return [run for run in self.live() if not run.released]
 
     def covers(self, hold, start):
         """Does this hold concern the start of a job, there?"""
@@ -132,6 +145,8 @@ class Seen:
         left.events = {n: row for n, row in self.events.items() if int(n.split("/")[0]) not in gone}
         left.output = {n: row for n, row in self.output.items() if int(n.split("/")[0]) not in runs}
         left.asks = {n: row for n, row in self.asks.items() if row.job not in gone}
+        left.turns = {n: row for n, row in self.turns.items() if row.job not in gone}
+        left.asked = {n: row for n, row in self.asked.items() if row.job not in gone}
         return left
 
 

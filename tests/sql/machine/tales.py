@@ -87,6 +87,17 @@ class Tales(Lives):
         self.act(Claim(0, 1))
         self.act(replace(first, name=row[first.scope], amount=then))
 
+    @rule(steps=st.lists(any_.conversation, min_size=2, max_size=6), ends=any_.ends)
+    def talk(self, steps, ends):
+        """A job of an agent that can be spoken to, and a conversation until its run ends."""
+        if not self.living():
+            self.act(Register("alpha"))
+        self.act(any_.Insert("talker", "default", "default", None, 2, 0, 1, 1000))
+        self.act(Claim(0, 4))
+        for step in steps:
+            self.act(step)
+        self.act(Finish(0, None, *ends))
+
     @rule(kept=any_.some)
     def sleep(self, kept):
         """A day, and with it the period of a budget. Who comes back takes over what it finds."""

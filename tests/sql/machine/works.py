@@ -82,6 +82,7 @@ class Renew(Work):
             + [("lost", run) for run in named - own]
             + [("unnamed", run) for run in own - named]
             + [("budget", run) for run in own if seen.runs[run].passed]
+            + [("input", run) for run in own if seen.runs[run].input]
             + [("cancel", run) for run in own if seen.jobs[seen.runs[run].job].cancelling]
         )
 

@@ -11,7 +11,7 @@ from sql.machine.seen import look
 from sql.people import NOON, Clock, register
 
 TABLES = "jobs, heads, events, output, runs, workers, lanes, shares, arrivals, agents, tenants, queues"
-RULES = "wakeups, holds, hosts, repositories, usage, usage_counters, budgets, sessions, threads, thread_moves, removals"
+RULES = "wakeups, holds, hosts, repositories, usage, usage_counters, budgets, sessions, threads, thread_moves, removals, turns, interactions, usage_days"
 BEGINNING = f"""
 truncate leasehold.{f"{TABLES}, {RULES}".replace(", ", ", leasehold.")} restart identity;
 select setval('leasehold.bell', 0);
@@ -20,6 +20,9 @@ update leasehold.retention set keep = case what when 'jobs' then interval '20 se
 insert into leasehold.agents (name, command, max_running, queue_timeout, account, budget_usd) values
   ('free', '{{true}}', null, null, 'shared', null), ('narrow', '{{true}}', 2, null, null, null),
   ('hasty', '{{true}}', null, '90 seconds', 'shared', 5);
+insert into leasehold.agents (name, adapter, command, max_running, answer_timeout, while_waiting) values
+  ('talker', 'codex', '{{true}}', 3, '50 seconds', 'release');
+update leasehold.agents set answer_timeout = '50 seconds', on_unanswered = 'cancel' where name = 'free';
 insert into leasehold.tenants (name, max_running) values ('limited', 2);
 insert into leasehold.queues (name, max_running) values ('slow', 3);
 """
@@ -76,6 +79,7 @@ class World:
         self.workers.sort(key=seen.may_work)
         self.runs = sorted((run for run in self.runs if run["run_id"] in seen.runs), key=seen.speaks)
         self.jobs = [job for job in self.jobs if job in seen.jobs]
+        self.jobs += sorted(job for job in seen.follow_ups if job in seen.jobs and job not in self.jobs)
 
     def number(self, worker):
         return self.workers[::-1].index(worker)
