@@ -178,7 +178,7 @@ async def test_a_follow_up_alone_takes_the_key_itself(sql, worker, begun, look, 
     await sane()
 
 
-@pytest.mark.rule("A45", "AW23")
+@pytest.mark.rule("AW23")
 async def test_an_agent_that_cannot_be_steered_gets_a_job_and_the_row_says_so(sql, worker, job, look, hire, sane):
     await hears(sql, "plain", "command")
     made = await job(agent="plain")
@@ -315,7 +315,7 @@ async def test_what_cannot_be_interrupted_is_refused(sql, worker, job, refused):
         await sql.execute("select leasehold.interrupt($1)", made)
 
 
-@pytest.mark.rule("A12")
+@pytest.mark.rule("A12", "A45")
 async def test_a_prompt_is_given_to_an_agent_that_converses_but_cannot_be_steered(sql, worker, job):
     await hears(sql, "acp", "acp")
     made = await job(agent="acp")
