@@ -50,6 +50,7 @@ select j.id, j.tenant, j.project, j.queue, j.agent, j.kind,
        case
          when r.ended_at is null and r.unkillable_since is not null then 'quarantined: its processes cannot be killed'
          when j.status in ('running', 'waiting') and j.cancel_requested_at is not null then 'stopping: its end was asked for'
+         when j.status = 'waiting' then 'waiting: for a human, see leasehold.interactions'
          when j.status = 'queued' and a.name is null then 'waiting: there is no such agent'
          when j.status = 'queued' and a.status = 'paused' then 'waiting: the agent is paused'
          when j.status = 'queued' and a.status = 'retired' then 'waiting: the agent is retired'

@@ -54,6 +54,7 @@ async def test_an_agent_asks_its_job_waits_and_runs_again_when_all_is_answered(
         ("permission", "p1", "bash", "May I?"), ("question", "q1", None, "Tell me"),
     ]  # fmt: skip
     assert await sql.fetchval("select status from leasehold.threads where thread = 't'") == "waiting"
+    assert "for a human" in await sql.fetchval("select situation from leasehold.job_overview")
     await sane()
     assert await answer(sql, rows[0]["id"], "proceed_once") == "answered"
     assert await status(job) == "waiting"
