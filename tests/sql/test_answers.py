@@ -215,7 +215,7 @@ async def expire(sql, worker):
     return [(row["interaction"], row["what"]) for row in rows[:-1]], rows[-1]["next_in"]
 
 
-@pytest.mark.rule("SW17", "S28")
+@pytest.mark.rule("SW17")
 @pytest.mark.parametrize("policy", ["deny", "cancel", "ask_again"])
 async def test_what_nobody_answers_in_time_goes_as_its_agents_row_says(
     sql, worker, run, clock, look, refused, connect, sane, policy

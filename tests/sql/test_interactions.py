@@ -275,7 +275,6 @@ async def test_tenants_see_and_answer_only_their_own(login, sql, worker, begun, 
     assert await acme.fetchval("select count(*) from leasehold.turns") == 1
 
 
-@pytest.mark.rule("S28")
 async def test_the_time_to_answer_is_the_agents(sql, begun):
     await sql.execute("update leasehold.agents set answer_timeout = '5 minutes'")
     _, run = await begun()
