@@ -102,12 +102,14 @@ begin
    order by p.nth;
 end $$;
 
--- The job's prompt is its first message, from its first start on. A follow-up has it already: the words of the turns that it came from.
+-- The job's prompt is its first message, from its first start on; sooner, if something else is said before. A follow-up has it already:
+-- the words of the turns that it came from.
 create or replace function leasehold.say_prompt(run leasehold.runs) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
+  perform put_prompt((run).job_id, (run).id);
   update messages m
      set run_id = (run).id,
          status = 'completed',
@@ -117,10 +119,18 @@ begin
    where m.job_id = (run).job_id
      and m.source = 'prompt'
      and m.status in ('queued', 'failed');
+end $$;
+
+create or replace function leasehold.put_prompt(job bigint, run bigint default null) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
   insert into messages (tenant, job_id, run_id, thread, source, role, content, status, bytes)
-  select j.tenant, j.id, (run).id, j.thread, 'prompt', 'user', j.prompt, 'completed', octet_length(j.prompt)
+  select j.tenant, j.id, put_prompt.run, j.thread, 'prompt', 'user', j.prompt,
+         case when put_prompt.run is null then 'queued' else 'completed' end, octet_length(j.prompt)
     from jobs j
-   where j.id = (run).job_id
+   where j.id = put_prompt.job
      and not exists (select from messages m where m.job_id = j.id and m.source = 'prompt')
       on conflict (job_id) where source = 'prompt' and turn_id is null do nothing;
 end $$;
@@ -185,6 +195,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
   if tg_op = 'INSERT' then
+    perform put_prompt(new.job_id);
     perform add_message(new.job_id, new.run_id, 'user', new.text, new.id, 'queued', jsonb_build_object('turn', new.kind));
   elsif new.outcome = 'moved' then
     delete from messages m where m.turn_id = new.id;

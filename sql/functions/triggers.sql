@@ -1,7 +1,8 @@
 -- Every trigger in one place, made anew only when this text changes: making one locks its table. All locks are taken first, and
 -- the migrator gives way after 100 ms: a worker in the middle of a call never finds itself in a deadlock with us.
 
-lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.schedules, leasehold.budgets, leasehold.thread_moves
+lock table leasehold.jobs, leasehold.runs, leasehold.workers, leasehold.schedules, leasehold.budgets, leasehold.thread_moves,
+           leasehold.turns
   in share row exclusive mode;
 lock table leasehold.agents, leasehold.tenants, leasehold.queues, leasehold.arrivals, leasehold.holds, leasehold.hosts, leasehold.repositories,
            leasehold.cluster in access exclusive mode;
@@ -241,21 +242,17 @@ create or replace trigger turns
   execute function leasehold.jobs_end_turns();
 
 -- Messages: what users say to a live run, and what nobody will ever hear.
-do $$
-begin
-  if to_regclass('leasehold.turns') is not null then
-    create or replace trigger message_said
-      after insert on leasehold.turns
-      for each row
-      when (new.kind <> 'interrupt')
-      execute function leasehold.turns_are_messages();
-    create or replace trigger message
-      after update of state, outcome, acknowledged_at, run_id, follow_up_job on leasehold.turns
-      for each row
-      when (new.kind <> 'interrupt')
-      execute function leasehold.turns_are_messages();
-  end if;
-end $$;
+create or replace trigger message_said
+  after insert on leasehold.turns
+  for each row
+  when (new.kind <> 'interrupt')
+  execute function leasehold.turns_are_messages();
+
+create or replace trigger message
+  after update of state, outcome, acknowledged_at, run_id, follow_up_job on leasehold.turns
+  for each row
+  when (new.kind <> 'interrupt')
+  execute function leasehold.turns_are_messages();
 
 create or replace trigger messages_left
   after update of finished_at on leasehold.jobs
