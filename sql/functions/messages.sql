@@ -112,11 +112,14 @@ begin
   perform put_prompt((run).job_id, (run).id);
   update messages m
      set run_id = (run).id,
+         content = case when m.turn_id is null then j.prompt else m.content end,      -- other asks may have joined it
          status = 'completed',
          updated_at = clock(),
          version = nextval('leasehold.message_versions'),
          xid = pg_current_xact_id()
+    from jobs j
    where m.job_id = (run).job_id
+     and j.id = (run).job_id
      and m.source = 'prompt'
      and m.status in ('queued', 'failed');
 end $$;
