@@ -7,6 +7,9 @@ create or replace function leasehold.put_artifact(
   run leasehold.runs, key text, kind text, title text, content text, content_type text) returns bigint
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -49,21 +52,25 @@ create or replace function leasehold.record_artifacts(
   runs bigint[], tokens uuid[], marks bigint[], kinds text[], messages text[], datas jsonb[]) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   made record;
 begin
   for made in
-    select r as run, e.mark, e.nth, e.data, coalesce(e.data ->> 'title', e.data ->> 'name', e.message) as title,
+    select r::leasehold.runs as run, e.mark, e.nth, e.data, coalesce(e.data ->> 'title', e.data ->> 'name', e.message) as title,
            lower(btrim(e.data ->> 'kind')) as kind, lower(btrim(split_part(e.data ->> 'content_type', ';', 1))) as type
       from unnest(record_artifacts.runs, tokens, marks, kinds, messages, datas)
            with ordinality e (run, token, mark, kind, message, data, nth)
-      join leasehold.runs r
-        on r.id = e.run
-       and r.token = e.token
+     cross join lateral (select u.* from leasehold.runs u where u.id = e.run and u.token = e.token offset 0) r
+     cross join lateral (select h.job_id
+                           from heads h
+                          where h.job_id = r.job_id and h.run_id = e.run and h.run_token = e.token
+                         offset 0) live
      where e.kind = 'artifact'
        and has_content(e.data)
-       and is_heard(r)
      order by r.job_id, e.nth
   loop
     perform put_artifact(made.run, '@' || coalesce(made.mark::text, 'x' || txid_current() || '.' || made.nth),

@@ -34,6 +34,11 @@ create or replace function leasehold.record_messages(
   runs bigint[], tokens uuid[], marks bigint[], kinds text[], messages text[], datas jsonb[]) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 declare
   now_ timestamptz := clock();
@@ -107,6 +112,9 @@ end $$;
 create or replace function leasehold.say_prompt(run leasehold.runs) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
   perform put_prompt((run).job_id, (run).id);
@@ -127,6 +135,9 @@ end $$;
 create or replace function leasehold.put_prompt(job bigint, run bigint default null) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
   insert into messages (tenant, job_id, run_id, thread, source, role, content, status, bytes)
@@ -138,10 +149,13 @@ begin
       on conflict (job_id) where source = 'prompt' and turn_id is null do nothing;
 end $$;
 
--- A job has ended before it began: nobody has heard what was kept for it.
+-- A job has ended: nobody will hear what is still kept for it. What becomes a follow-up goes there just afterwards.
 create or replace function leasehold.jobs_leave_messages() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
   update messages m
@@ -158,6 +172,9 @@ end $$;
 create or replace function leasehold.close_messages(run bigint, outcome text) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
   update messages m
@@ -175,6 +192,9 @@ create or replace function leasehold.add_message(
 returns bigint
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   added bigint;
@@ -195,6 +215,9 @@ end $$;
 create or replace function leasehold.turns_are_messages() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
   if tg_op = 'INSERT' then

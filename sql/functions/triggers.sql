@@ -257,7 +257,7 @@ create or replace trigger message
 create or replace trigger messages_left
   after update of finished_at on leasehold.jobs
   for each row
-  when (old.finished_at is null and new.finished_at is not null and new.started_at is null)
+  when (old.finished_at is null and new.finished_at is not null)
   execute function leasehold.jobs_leave_messages();
 
 -- Workspaces. What rows may say of them is checked after everything else of theirs; the end of a run lets go, the end of a job decides.

@@ -49,6 +49,9 @@ end $$;
 create or replace function leasehold.record_changes(worker bigint, token uuid, run bigint, run_token uuid, changes jsonb) returns int
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off                                           -- the indexes, whatever the statistics say
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   current_ runs := hold_run(record_changes.worker, record_changes.token, record_changes.run, record_changes.run_token);

@@ -20,6 +20,7 @@ insert into leasehold.agents (name, adapter, command) values ('fixer', 'command'
   ('talker', 'codex', '{true}');
 analyze;
 alter table leasehold.jobs disable trigger user;
+alter table leasehold.turns disable trigger user;
 insert into leasehold.jobs (tenant, agent, prompt, run_at, lane, created_at, updated_at, status, finished_at)
 select 't' || g % 200, 'fixer', 'x', leasehold.clock(), leasehold.lane_of('default', 't' || g % 200, 'fixer'), leasehold.clock(), leasehold.clock(),
        case when g % 4 = 0 then 'queued' else 'succeeded' end, case when g % 4 <> 0 then leasehold.clock() end
@@ -46,6 +47,10 @@ insert into leasehold.output (run_id, stream, byte_offset, job_id, tenant, bytes
 select r.id, 'stdout', piece, r.job_id, r.tenant, 'x' from leasehold.runs r, generate_series(0, 1) piece where r.id <= 9000;
 insert into leasehold.turns (tenant, job_id, run_id, seq, kind, text, actor, payload_hash, deliverable, state, outcome, ended_at)
 select r.tenant, r.job_id, r.id, n, 'steer', 'x', 'x', '', true, 'ended', 'done', leasehold.clock()
+  from leasehold.runs r, generate_series(1, 2) n where r.id <= 9000;
+alter table leasehold.turns enable trigger user;
+insert into leasehold.messages (tenant, job_id, run_id, source, role, external_id)
+select r.tenant, r.job_id, r.id, case n when 1 then 'prompt' else 'agent' end, 'user', 'm' || n
   from leasehold.runs r, generate_series(1, 2) n where r.id <= 9000;
 insert into leasehold.interactions (tenant, job_id, run_id, external_id, kind, status, response, answered_by, answered_at, closed_at, delivered_at)
 select r.tenant, r.job_id, r.id, n, 'permission', 'answered', '{}', 'x', leasehold.clock(), leasehold.clock(), leasehold.clock()

@@ -103,6 +103,14 @@ SANE = {
         and not exists (select from leasehold.jobs k where k.tenant = j.tenant and k.concurrency_key = j.concurrency_key and k.conflict_policy <> 'allow'
                          and k.status in ('queued', 'running', 'waiting'))
         and not exists (select from leasehold.arrivals a where a.tenant = j.tenant and a.key = j.concurrency_key)""",
+    "messages that stream though their run has ended": """select m.id from leasehold.messages m where m.status = 'streaming'
+        and not exists (select from leasehold.runs r where r.id = m.run_id and r.ended_at is null)""",
+    "words that wait in a job that has ended": """select m.id from leasehold.messages m where m.status = 'queued'
+        and not exists (select from leasehold.jobs j where j.id = m.job_id and j.finished_at is null)""",
+    "turns that are not in the conversation": """select t.id from leasehold.turns t where t.kind <> 'interrupt' and t.outcome is distinct from 'moved'
+        and not exists (select from leasehold.messages m where m.turn_id = t.id and m.job_id = coalesce(t.follow_up_job, t.job_id)
+                         and (m.status = 'queued') = (t.state = 'pending' or m.job_id <> t.job_id and m.run_id is null
+                              and exists (select from leasehold.jobs j where j.id = m.job_id and j.finished_at is null)))""",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from sql.backlog import TOLD, copy_of, filled_database, touched
 from sql.talks import asked, said
 
-BIG = ("jobs", "heads", "events", "runs", "output", "workers", "wakeups", "turns", "interactions")
+BIG = ("jobs", "heads", "events", "runs", "output", "workers", "wakeups", "turns", "interactions", "messages")
 """What grows for ever, or nearly."""
 
 
@@ -123,6 +123,10 @@ STEPS = {
     "read": "read_runs({me}, array[{id}])",
     "read late": "read_late({me}, array[{lost_id}], array[{lost_token}])",
     "start": "start_run({me}, {run}, '{{}}')",
+    "speak": """append_events({runs}, '{{1}}', '{{message}}', '{{info}}', '{{null}}', '{{x}}', array['{{"id": "a"}}'::jsonb])""",
+    "stream": """append_events({runs}, '{{2}}', '{{delta}}', '{{info}}', '{{null}}', '{{x}}', array['{{"id": "b"}}'::jsonb])""",
+    "make": """append_events({runs}, '{{3}}', '{{artifact}}', '{{info}}', '{{null}}', '{{x}}', array['{{"content": "b"}}'::jsonb])""",
+    "said": "list_messages({job})",
     "stop": "stop_run({me}, {run}, 'idle')",
     "suspect": "suspect_run({me}, {run}, 'idle', '{{}}')",
     "unkillable": "report_unkillable({me}, {run}, '{{}}')",
@@ -227,7 +231,7 @@ SESSIONS = """(tenant, agent, adapter, key, conversation, updated_at, kind, host
     select 't', 'fixer', 'command', 'k' || g, g, leasehold.clock() - interval '1 day', k.kind, 'h', 'k', 'sessions/k' || g,
            case k.kind when 'directory' then leasehold.clock() + (g - 2000) * interval '1 minute' end
       from generate_series(1, 4000) g cross join lateral (select case when g % 2 = 0 then 'directory' else 'evicted' end) k (kind)"""
-SAID = ("messages", "artifacts", "workspace_changes")
+SAID = ("artifacts", "workspace_changes")
 DAYS = """(folded, day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, unpriced)
     select true, date '2020-01-01' + g, 't', 'fixer', 'x', 'p', 'm', 1, 1, 1, 1, 0 from generate_series(1, 2000) g"""
 
@@ -247,7 +251,7 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
     await sql.execute(f"insert into leasehold.usage_days {DAYS}")
     ended = "from leasehold.jobs j where j.finished_at is not null"
     await sql.execute(
-        f"""insert into leasehold.messages (tenant, job_id, source, role) select j.tenant, j.id, 'prompt', 'user' {ended}"""
+        f"""insert into leasehold.messages (tenant, job_id, source, role) select j.tenant, j.id, 'worker', 'user' {ended}"""
     )
     await sql.execute(f"""insert into leasehold.artifacts (tenant, job_id, run_id, key, kind, title, content, content_type, bytes, sha256)
         select j.tenant, j.id, j.id, '', 'other', '', '', 'text/plain', 0, '' {ended}""")
