@@ -179,6 +179,25 @@ async def test_a_turn_that_comes_too_late_becomes_a_job(host, talks, insert, end
     assert f"turn:{turn}" not in talks.heard()
 
 
+async def test_an_agent_at_work_on_another_prompt_does_not_linger_and_is_not_let_go(host, talks, insert, ends):
+    await talks.agent(linger_timeout=SECOND / 2)
+    async with host.daemon() as daemon:
+        job = await insert("chat", "until:go say:1")
+        await talks.until_heard("start")
+        more = await talks.sql.fetchval("select leasehold.prompt($1, 'ask:x wait:2 say:2')", job)
+        await talks.until_heard(f"turn:{more}")
+        await talks.steer(job, "go")
+        asked = await talks.asked(job, "x")
+        daemon.kill()
+        await daemon.wait()
+    async with host.daemon():
+        await talks.answer(asked)
+        await ends(job, "succeeded")
+    assert await talks.said(job) == ["0", "x: allow", "0", "1"]
+    assert await talks.ending(job) == ("succeeded", "ok")
+    await talks.all_told()
+
+
 async def test_a_keeper_that_hangs_for_a_while_loses_and_doubles_nothing(host, talks, insert, ends):
     await talks.agent()
     async with host.daemon():

@@ -204,7 +204,7 @@ async def test_a_run_of_an_earlier_release_that_has_no_such_stdin_goes_on_by_its
     caller = keeper.call()
     caller.sh(
         1,
-        "echo '{\"session\": 1}'; sleep 0.4; echo '{\"done\": true}'",
+        'echo \'{"session": 1}\'; sleep 0.4; echo \'{"done": "start"}\'',
         stdin={"text": "prompt"},
         token=str(run.key.token),
     )

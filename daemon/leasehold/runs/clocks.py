@@ -147,7 +147,9 @@ class Clocks:
             self._held.stop(late)
         if self._staging.busy:  # making ready and tidying up have clocks of their own
             return
-        if self._adapter.done and self._done_at is None:
+        if not self._adapter.done:  # who converses may be asked for more
+            self._done_at = None
+        elif self._done_at is None:
             self._done_at = now
         if self._done_at is not None and now - self._done_at >= run.linger_timeout.total_seconds():
             self._held.stop("linger")

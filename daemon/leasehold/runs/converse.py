@@ -47,9 +47,7 @@ class Talk:
         self._roster = roster
         self._open = True
         self._over = False
-        self._asked = (
-            False  # what an earlier life was asked; before that an agent that seems done may be at work on more
-        )
+        self._asked = False  # known: what an earlier life was asked; an agent that seems done may be at work on more
         self._closed = False
         self._told: set[str] = set()  # keys that we have told, and the adapter knows it
         self._had: set[str] = set()  # keys that the keeper has, whoever told them
@@ -58,8 +56,8 @@ class Talk:
         self._untaken: dict[str, Control] = {}  # the database does not know that the agent has them
 
     def still(self) -> bool:
-        """Is it not the agent's time that passes? It waits for a human, or we do not know yet whether it does."""
-        return self._open and (not self._recorder.caught_up or self._adapter.waiting)
+        """Is it not the agent's time that passes? It waits for a human, or we do not know yet what it is at."""
+        return self._open and (not self._recorder.caught_up or not self._asked or self._adapter.waiting)
 
     async def tell_forever(self) -> None:
         """Tell what there is to tell, whenever the agent has said something or somebody wants something of it."""
@@ -88,7 +86,10 @@ class Talk:
                     await self._ask_keeper(LAST_TRIES)
                 again = False
                 await self._acknowledge()
-                await self._held.inputs.wait(at_most=LOOK)
+                while not await self._held.inputs.wait(
+                    at_most=LOOK
+                ):  # renewals ring for as long as something is pending
+                    pass
         except (RunRefused, WorkerClosed) as error:  # whoever settles it says so
             log.debug("run_refused", error=str(error), about="read_inputs")
 

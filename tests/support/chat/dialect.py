@@ -13,8 +13,12 @@ class Chat:
         self.session = None
         self.asked = []
         self.known = []
-        self.done = False
+        self.prompts = ["start"]
         self.in_tool = False
+
+    @property
+    def done(self):
+        return not self.prompts
 
     @property
     def owed(self):
@@ -36,10 +40,13 @@ class Chat:
         return self.done
 
     def send(self, control):
-        if control.key in self.known or self.done:
+        if control.key in self.known or (self.done and control.kind != "prompt"):
             return
         self.known.append(control.key)
-        if control.kind == "answer":
+        if control.kind == "prompt":
+            self.prompts.append(control.key)
+            self.queue.append(_input(control.key, prompt=control.text))
+        elif control.kind == "answer":
             asked = control.data["request"]
             if asked in self.asked:
                 self.asked.remove(asked)
@@ -85,9 +92,16 @@ class Chat:
             yield Event(
                 "turn", None, {"turn": int(said["steered"].partition(":")[2]), "state": "ended", "why": "heard"}
             )
+        elif "began" in said:
+            self.known.append(said["began"])
+            self.prompts = [*(each for each in self.prompts if each != said["began"]), said["began"]]
         elif "done" in said:
-            self.done = True
-            yield Event("result", None, {"ok": True})
+            self.prompts = [each for each in self.prompts if each != said["done"]]
+            if said["done"] == "start":
+                yield Event("result", None, {"ok": True})
+            else:
+                number = int(said["done"].partition(":")[2])
+                yield Event("turn", None, {"turn": number, "state": "ended", "why": "done"})
 
     def verdict(self, exit_code):
         if exit_code == 0 and self.done:
@@ -95,7 +109,7 @@ class Chat:
         return Verdict("failed", "exit_code", f"exited with code {exit_code}")
 
     def freeze(self):
-        return {name: getattr(self, name) for name in ("queue", "session", "asked", "known", "done")}
+        return {name: getattr(self, name) for name in ("queue", "session", "asked", "known", "prompts")}
 
     def thaw(self, state):
         for name, value in state.items():

@@ -8,7 +8,7 @@ Its prompt is its script, one word after the other:
   until:TEXT    go on when somebody has steered it with that text
   deaf:SECONDS  do not read for so long
   fail          leave with exit code 3
-When the script is over it says so, and leaves when its stdin is closed.
+When the script is over it says so; it may be given another one, and leaves when its stdin is closed.
 """
 
 import json
@@ -26,6 +26,7 @@ class Agent:
         self.rest = b""
         self.heard = []
         self.ended = False
+        self.idle = False
 
     def say(self, **words):
         os.write(1, json.dumps(words).encode() + b"\n")
@@ -49,7 +50,7 @@ class Agent:
     def until(self, fact):
         while not (found := next((line for line in self.heard if fact(line)), None)):
             if self.ended:
-                sys.exit(9)
+                sys.exit(0 if self.idle else 9)
             self.listen(0.5)
         return found
 
@@ -78,11 +79,16 @@ def main():
     agent = Agent(sys.argv[1])
     agent.until(lambda line: line.get("begin"))
     agent.say(session="s-1")
-    for word in agent.until(lambda line: "prompt" in line)["prompt"].split():
-        agent.act(word)
-    agent.say(done=True)
-    while not agent.ended:
-        agent.listen(5)
+    done = []
+    while True:
+        script = agent.until(lambda line: "prompt" in line and line["key"] not in done)
+        agent.idle = False
+        agent.say(began=script["key"])
+        for word in script["prompt"].split():
+            agent.act(word)
+        done.append(script["key"])
+        agent.idle = True
+        agent.say(done=script["key"])
 
 
 main()
