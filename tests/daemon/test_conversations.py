@@ -100,6 +100,7 @@ async def test_a_prompt_goes_in_an_answer_comes_out_and_it_leaves(host, talks, i
     assert await talks.said(job) == ["0", "1", "a: polled"]
 
 
+@pytest.mark.rule("X28", "A48", "S93", "S94")
 async def test_what_somebody_wants_is_heard_at_once_and_then_noted(host, talks, insert, ends, eventually):
     await talks.agent()
     async with host.daemon():
@@ -118,6 +119,7 @@ async def test_what_somebody_wants_is_heard_at_once_and_then_noted(host, talks, 
     await talks.all_told()
 
 
+@pytest.mark.rule("X28")
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_daemon_killed_at_any_moment_says_everything_once(host, talks, insert, ends, seed):
     await talks.agent()
@@ -163,6 +165,7 @@ async def test_a_turn_that_was_heard_by_a_run_that_ended_while_no_daemon_was_the
     await talks.all_told()
 
 
+@pytest.mark.rule("X28")
 async def test_a_turn_that_comes_too_late_becomes_a_job(host, talks, insert, ends, eventually):
     await talks.agent()
     async with host.daemon() as daemon:
@@ -241,6 +244,7 @@ async def test_what_a_human_took_does_not_count_in_the_next_life_either(host, ta
         await ends(job, "succeeded")
 
 
+@pytest.mark.rule("X25")
 async def test_the_agents_own_time_counts_before_and_behind_a_humans(host, talks, insert, ends):
     await talks.agent(total_timeout=3 * SECOND)
     async with host.daemon():
@@ -252,6 +256,7 @@ async def test_the_agents_own_time_counts_before_and_behind_a_humans(host, talks
     assert await talks.ending(job) == ("timed_out", "total")
 
 
+@pytest.mark.rule("X25")
 async def test_an_agent_that_is_silent_once_it_is_answered_is_stopped_as_ever(host, talks, insert, ends):
     await talks.agent(idle_timeout=SECOND)
     async with host.daemon():
@@ -311,6 +316,7 @@ async def far_away(postgres, template, directory):
         host.clear()
 
 
+@pytest.mark.rule("X28")
 async def test_a_control_that_waits_while_postgres_is_away_is_heard_once_it_is_back(
     postgres, template, tmp_path, log, eventually
 ):

@@ -4,10 +4,12 @@ import json
 import os
 import random
 import signal
+import time
 
 import anyio
 import pytest
 from leasehold.models import Control
+from support.chat.dialect import Chat
 from support.chat.life import Notes, a_life, a_run
 from support.keeper import KeeperProcess
 
@@ -161,6 +163,50 @@ async def test_while_it_waits_for_a_human_its_place_is_free_if_its_row_says_so(k
             life.want(answer(7, "x"))
             await life.until(lambda life=life: life.roster.free == 0 and not life.talk.still())
             assert (await life.end()).exit_code == 0
+
+
+class Alone(Chat):
+    """Notices when somebody looks while it hears."""
+
+    hearing = disturbed = False
+
+    def receive(self, line):
+        self.hearing = True
+        time.sleep(0)  # lets another thread go on
+        try:
+            return super().receive(line)
+        finally:
+            self.hearing = False
+
+    def _look(self):
+        Alone.disturbed |= self.hearing
+
+    @property
+    def owed(self):
+        self._look()
+        return super().owed
+
+    def taken(self, key):
+        self._look()
+        super().taken(key)
+
+    def send(self, control):
+        self._look()
+        super().send(control)
+
+
+async def test_nobody_touches_an_adapter_that_hears_in_a_thread(keeper, log):
+    notes, parts = Notes(), 8
+    script = " ".join(f"burst:600 poll:{number}" for number in range(parts))
+    async with a_life(keeper, a_run(f"{script} until:end"), notes, log, dialect=Alone) as life:
+        for number in range(40):
+            life.want(Control("steer", number, "more"))
+            await anyio.sleep(0.01)
+        life.want(Control("steer", 99, "end"))
+        assert (await life.end()).exit_code == 0
+    assert not Alone.disturbed
+    assert [key for key in heard(log) if key.startswith("reply")] == [f"reply:{number}" for number in range(parts)]
+    assert len(heard(log)) == len(set(heard(log))) == 2 + parts + 41
 
 
 async def test_an_agent_that_does_not_read_for_a_while_hears_all_of_it(keeper, log):

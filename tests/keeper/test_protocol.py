@@ -99,7 +99,7 @@ def test_a_new_hello_supersedes_and_drops_what_the_old_one_had_sent(keeper):
 
 def test_nothing_is_done_before_hello(keeper):
     caller = keeper.call(hello=False)
-    for op in ("list", "spawn", "stop", "extend", "forget"):
+    for op in ("list", "spawn", "stop", "extend", "forget", "feed", "inputs", "close_stdin"):
         assert caller.ask(op)["error"] == "no_hello"
     assert caller.ask("about")["containment"]["rung"] == "subreaper"
     assert caller.ask("hello", protocol=99)["error"] == "protocol"
@@ -172,6 +172,8 @@ def test_garbage_is_answered_and_harms_nobody(keeper):
     assert caller.spawn(1, "true", env={"A=B": "x"})["error"] == "bad_request"
     assert caller.spawn(1, "true", env={"A": "x\0"})["error"] == "bad_request"
     assert caller.ask("stop", run_id=1, why="x", signals=[["NO", 1]])["error"] == "bad_request"
+    assert caller.ask("feed", run_id=1, key="k", text=7)["error"] in ("bad_request", "unknown_run")
+    assert caller.ask("inputs", run_id="1", keys=["k"])["error"] == "bad_request"
     assert caller.ask("list")["runs"] == []
 
 

@@ -69,9 +69,9 @@ class Notes:
 class Life:
     """From here to a SIGKILL."""
 
-    def __init__(self, run, keeper, notes, directory, places=1):
+    def __init__(self, run, keeper, notes, directory, places=1, dialect=Chat):
         self.run, self.keeper, self.notes = run, keeper, notes
-        self.adapter = Chat(run)
+        self.adapter = dialect(run)
         self.freed = Bell()
         self.roster = Roster(places, self.freed)
         self.held = self.roster.admit(run.key, 1, 1, boottime() + 60)

@@ -2,6 +2,7 @@
 
 Its prompt is its script, one word after the other:
   say:WORDS     stream so many words
+  burst:WORDS   stream so many words at once, long ones
   wait:SECONDS  be at work
   poll:ID       ask something that needs no human, and go on when it is answered
   ask:ID        ask for a permission, and go on when it is answered
@@ -60,6 +61,10 @@ class Agent:
             for number in range(int(more)):
                 self.say(word=number)
                 self.listen(0.01)
+        elif what == "burst":
+            line = json.dumps({"noise": "x" * 4000}).encode() + b"\n"
+            for _ in range(int(more)):
+                os.write(1, line)
         elif what == "wait":
             until = time.monotonic() + float(more)
             while (left := until - time.monotonic()) > 0 and not self.ended:
