@@ -3,15 +3,13 @@
 import json
 
 from agents.cases import COMMON, Case, answer, begun
-from agents.programs import ON_REQUEST
+from agents.programs import QUESTIONS_ON, READ_ONLY
 from agents.talk import Cue
 
 LONG = "run: sleep 3\nrun: echo second\nsay: As it was planned."
 VERY_LONG = "run: sleep 60; true\nsay: It has slept."
 ASKS = "ask: touch asked.txt\nsay: Asked."
 ASKS_TWICE = "ask: touch often.txt\nask: touch often.txt\nsay: Asked."
-READ_ONLY = ("-c", "sandbox_mode=read-only", *ON_REQUEST)
-QUESTIONS_ON = ("-c", "features.default_mode_request_user_input=true")
 QUESTIONS = [
     {"id": "drink", "question": "What to drink?", "header": "Drink", "options": [
         {"label": "Tea", "description": "Hot."}, {"label": "Water", "description": "Cold."},

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from agents.programs import CLAUDE, CODEX
+from agents.programs import CLAUDE, CODEX, CODEX_APP
 from agents.server import ModelServer
 from support.fixtures import agent, ends, host, host_at, insert
 
@@ -30,7 +30,7 @@ def repository(tmp_path):
     return place
 
 
-@pytest.fixture(params=[CODEX, CLAUDE], ids=lambda program: program.adapter)
+@pytest.fixture(params=[CODEX_APP, CODEX, CLAUDE], ids=lambda program: program.adapter)
 def program(request):
     if not request.param.there:
         absent = f"{request.param.adapter} is not installed: its transcripts are replayed, nothing real is shown (make test-agents)"
@@ -44,10 +44,10 @@ def program(request):
 def real(program, agent, model, repository, tmp_path):
     """The row of a real agent that talks to the scripted model in one of its scenarios."""
 
-    async def make(scenario="ok", **columns):
+    async def make(scenario="ok", options=program.options, **columns):
         env = program.configure(tmp_path / f"home-of-{program.adapter}", model.url(scenario))
         return await agent(
-            program.adapter, "", adapter=program.adapter, command=[str(program.path), *program.options],
+            program.adapter, "", adapter=program.adapter, command=[str(program.path), *options],
             env=json.dumps(env), workspace=str(repository), **columns,
         )  # fmt: skip
 

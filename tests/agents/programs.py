@@ -30,12 +30,16 @@ stream_idle_timeout_ms = 8000
 
 @dataclass(frozen=True)
 class Program:
-    """One of them: its adapter, where it is, options for its command, its private configuration in a directory."""
+    """One of them: its adapter, where it is, options for its command, its private configuration in a directory.
+
+    `asking`: options with which it asks for permission, of one that can be spoken to while it works.
+    """
 
     adapter: str
     path: Path
     options: tuple[str, ...]
     configure: Callable[[Path, str], dict[str, str]]
+    asking: tuple[str, ...] | None = None
 
     @property
     def there(self) -> bool:
@@ -59,7 +63,9 @@ def claude_home(home: Path, url: str) -> dict[str, str]:
 
 CODEX_PROGRAM = INSTALLED / "@openai" / "codex" / "vendor" / "x86_64-unknown-linux-musl" / "bin" / "codex"
 FULL, ON_REQUEST = ("-c", "sandbox_mode=danger-full-access"), ("-c", "approval_policy=on-request")
-CODEX_APP = Program("codex", CODEX_PROGRAM, (*FULL, *ON_REQUEST), codex_home)
+READ_ONLY = ("-c", "sandbox_mode=read-only", *ON_REQUEST)
+QUESTIONS_ON = ("-c", "features.default_mode_request_user_input=true")
+CODEX_APP = Program("codex", CODEX_PROGRAM, (*FULL, *ON_REQUEST, *QUESTIONS_ON), codex_home, asking=READ_ONLY)
 CODEX = Program(
     "codex-exec",
     CODEX_PROGRAM,

@@ -103,8 +103,8 @@ async def test_a_daemon_killed_in_the_middle_of_a_turn_loses_and_doubles_nothing
     async with host.daemon():
         await ends(job, "succeeded", within=60)
     assert (repository / "proof.txt").read_text() == "one\ntwo\n"
-    heard = [kind for kind in await kinds(sql, job) if kind in ("session", "tool_call", "message", "usage", "result")]
-    assert heard == ["session", *["tool_call"] * 4, "message", "usage", "result"]
+    heard = [kind for kind in await kinds(sql, job) if kind in ("session", "tool_call", "message", "result")]
+    assert heard == ["session", *["tool_call"] * 4, "message", "result"]
     run = await sql.fetchrow("select attempt, output_tokens from leasehold.runs where job_id = $1", job)
     assert (run["attempt"], run["output_tokens"]) == (1, 150)
 

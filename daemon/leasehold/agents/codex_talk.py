@@ -153,10 +153,13 @@ class Talk:
         if key not in self.heard:
             self.heard.append(key)
 
-    def ended(self, why: str) -> list[Event]:
-        """The turn at work is over: what was asked of a human is not wanted any more, what was asked of it is done."""
+    def ended(self, why: str, *, failed: bool) -> list[Event]:
+        """The turn at work is over: what was asked of a human is not wanted any more, what was asked of it is done.
+
+        If it has failed that is not done, and is said again to whoever tries again.
+        """
         withdrawn = [Event("withdrawn", None, {"id": ident}) for ident in sorted(self.asked)]
-        done = [told(key, "ended", why) for key in self.members]
+        done = [] if failed else [told(key, "ended", why) for key in self.members]
         self.last, self.turn, self.members = self.turn or self.last, None, []
         self.asked.clear()
         self.files.clear()

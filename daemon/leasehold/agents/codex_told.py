@@ -112,7 +112,7 @@ class Told(Items):
     def _completed(self, turn: Said) -> Sequence[Event]:
         status, error = turn["status"], turn.get("error") or {}
         words = codex_errors.words_of(error)
-        told = self.talk.ended(words or str(status))
+        told = self.talk.ended(str(status), failed=status not in {"completed", "interrupted"})
         if self.talk.closed:  # its end is known
             return told
         if status == "completed":
