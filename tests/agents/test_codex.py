@@ -87,7 +87,16 @@ def test_a_resumed_thread_keeps_its_id_and_counts_on():
     assert (one["input_tokens"], two["input_tokens"]) == (2000, 4000)
     assert one["counter"] == "session"
     assert one["session"] == two["session"] == second.about["resumed"]
-    assert second.heard("open")["params"] == {"threadId": second.about["resumed"], "excludeTurns": True}
+
+
+def test_a_resumed_thread_is_where_its_run_is_and_may_what_its_agent_may_now():
+    said = replay("codex/resume")
+    params = said.heard("open")["params"]
+    assert (params["threadId"], params["cwd"], params["excludeTurns"]) == (said.about["resumed"], ".", True)
+    assert (params["sandbox"], params["approvalPolicy"]) == ("danger-full-access", "on-request")
+    adapter = adapter_for(run_of("codex", session="s-1"))
+    told(adapter, {"id": "init", "result": {}}, {"id": "config", "error": {"message": "never heard of it"}})
+    assert json.loads(adapter.owed[-1].raw)["params"] == {"threadId": "s-1", "cwd": ".", "excludeTurns": True}
 
 
 def test_a_steer_goes_into_the_turn_that_is_at_work_and_ends_with_it():

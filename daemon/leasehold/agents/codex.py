@@ -19,6 +19,11 @@ from leasehold.models import Command, Control, Event, Input, Run
 KEY = re.compile(rf"{PROMPT}|turn:\d+")
 """What has a turn of its own, or goes into one."""
 
+OF_NOW = {
+    "sandbox_mode": "sandbox", "approval_policy": "approvalPolicy", "model": "model", "model_provider": "modelProvider",
+}  # fmt: skip
+"""What a thread that is resumed would have as it was, by the names of its configuration."""
+
 
 class Codex(Told):
     """The dialect of `codex app-server`."""
@@ -102,7 +107,7 @@ class Codex(Told):
         if verb in ("start", "steer", "interrupt") and not KEY.fullmatch(key):
             verb = ""
         match verb:
-            case "init" | "open":
+            case "init" | "config" | "open":
                 self.talk.taken(verb)
                 return self._opened(verb, message)
             case "clean":
@@ -123,19 +128,35 @@ class Codex(Told):
         return (Event("unknown", f"an answer to {message.id}", {}, "debug"),)
 
     def _opened(self, verb: str, message: Message) -> Sequence[Event]:
-        """It is there, or its thread is."""
+        """It is there; it has said how it is configured; its thread is open."""
+        if verb == "config":
+            self._resume(message.result)
+            return ()
         if message.error is not None:
             return self._cannot_begin(message, "session_rejected" if verb == "open" and self.known.resumed else None)
-        if verb == "init":
-            self.talk.owe("initialized", jsonrpc.notification("initialized"))
-            session = self.talk.resumes  # its history may be longer than a line may be
-            resume = {"threadId": session, "excludeTurns": True}
-            self._ask("open", "thread/resume" if session else "thread/start", resume if session else {})
-            return ()
-        thread = message.result["thread"]["id"]
-        begun = self.begin(thread)
-        self.talk.opened(thread)
-        return (begun,)
+        if verb == "open":
+            thread = message.result["thread"]["id"]
+            begun = self.begin(thread)
+            self.talk.opened(thread)
+            return (begun,)
+        self.talk.owe("initialized", jsonrpc.notification("initialized"))
+        if self.talk.resumes:
+            self._ask("config", "config/read", {})
+        else:
+            self._ask("open", "thread/start", {})
+        return ()
+
+    def _resume(self, said: object) -> None:
+        """A thread remembers where it was, and what it was allowed: what its agent's row says now counts, in the directory of now."""
+        config = said.get("config") if isinstance(said, dict) else None
+        config = config if isinstance(config, dict) else {}
+        now = {theirs: config[ours] for ours, theirs in OF_NOW.items() if config.get(ours) is not None}
+        thread = {
+            "threadId": self.talk.resumes,
+            "cwd": ".",
+            "excludeTurns": True,
+        }  # a line has not room for all of them
+        self._ask("open", "thread/resume", {**thread, **now})
 
     def _cannot_begin(self, message: Message, reason: str | None) -> Sequence[Event]:
         self.talk.close()

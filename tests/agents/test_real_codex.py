@@ -1,4 +1,4 @@
-"""Conversations with the real programs through the whole system: what somebody says in SQL reaches them, what they ask becomes a row."""
+"""Conversations with the real Codex through the whole system: what somebody says in SQL reaches it, what it asks becomes a row."""
 
 import json
 import os
@@ -156,3 +156,20 @@ async def test_a_daemon_that_is_killed_after_a_steer_says_it_once(host, sql, rea
     assert await outcome(sql, job) == ("succeeded", "ok", "Steered.")
     said = [item for item in model.requests[-1][1]["input"] if "say: Steered." in json.dumps(item)]
     assert len(said) == 1
+
+
+async def test_what_a_row_allows_now_counts_also_in_a_conversation_that_could_do_more(
+    host, sql, real, insert, ends, program, repository
+):
+    name = await real()
+    async with host.daemon():
+        first = await insert(name, "run: echo one > one.txt\nsay: One.", session_key="k")
+        await ends(first, "succeeded", within=60)
+        command = [str(program.path), "-c", "sandbox_mode=read-only", "-c", "approval_policy=never"]
+        await sql.execute("update leasehold.agents set command = $2 where name = $1", name, command)
+        second = await insert(name, "run: echo two > two.txt\nsay: Two.", session_key="k")
+        await ends(second, "succeeded", within=60)
+    assert (repository / "one.txt").exists()
+    assert not (repository / "two.txt").exists()
+    sessions = await sql.fetch("select session_before, session_after from leasehold.runs order by id")
+    assert sessions[0]["session_after"] == sessions[1]["session_before"] == sessions[1]["session_after"]
