@@ -77,4 +77,5 @@ CLAUDE = Program(
     INSTALLED / "@anthropic-ai" / "claude-code-linux-x64" / "claude",
     ("--allowedTools", "Bash"),
     claude_home,
+    asking=(),
 )

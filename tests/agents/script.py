@@ -4,7 +4,7 @@ run: echo hello > proof.txt      a call of the agent's own shell tool; any numbe
 ask: touch /etc/proof            the same, and the agent is to ask for permission first, if it can
 call: NAME {"json": "arguments"} a call of any tool
 say: these words                 the last answer; "Done." if left out
-slowly                           the last answer comes word by word, one in SLOW seconds
+slowly                           the last answer comes word by word, one in SLOW seconds; without `say` it has no end
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 LINE = re.compile(r"^(run|ask|call|say): ?(.*)$|^(slowly)$", re.MULTILINE)
 SHELLS = ("exec_command", "shell_command", "shell", "Bash", "bash", "run_shell_command")
 """What agents call their shell, the first one that is offered is taken."""
+DONE = "Done."
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Script:
     """What is to be done about one prompt, in order."""
 
     calls: list[tuple[str, str]] = field(default_factory=list)
-    say: str = "Done."
+    say: str = DONE
     slowly: bool = False
 
     @classmethod

@@ -2,7 +2,7 @@
 
 with ModelServer() as model:
     model.url("ok")          http://127.0.0.1:PORT/ok   follow the script
-    model.url("401")         403, 400, 429, 500, 529, quota, overflow: always that error
+    model.url("401")         403, 400, 429, 500, 529, quota, limit, overflow: always that error
     model.url("429once")     the first request of each prompt gets the error, the others are answered
     model.url("drop")        the connection ends in the middle of every stream
     model.url("garbage")     200, and no stream of events
@@ -19,7 +19,7 @@ from typing import Any
 
 from agents.chat import Chat, Gemini
 from agents.dialects import Asked, Dialect, Messages, Responses
-from agents.script import Script
+from agents.script import DONE, Script
 
 DIALECTS: dict[str, Dialect] = {
     "responses": Responses(), "messages": Messages(), "completions": Chat(),
@@ -34,8 +34,16 @@ ERRORS = {
     "500": (500, "api_error", "An accident."),
     "529": (529, "overloaded_error", "Too many at once."),
     "quota": (429, "insufficient_quota", "You have used up your quota."),
+    "limit": (429, "usage_limit_reached", "You have reached your limit."),
     "overflow": (400, "context_length_exceeded", "prompt is too long: 250000 tokens > 200000 maximum"),
 }
+RESETS_AT = 1_999_999_000
+LIMIT = {
+    "x-codex-primary-used-percent": "100",
+    "x-codex-primary-window-minutes": "300",
+    "x-codex-primary-reset-at": str(RESETS_AT),
+}
+"""How OpenAI says when a used up account comes back."""
 SLOW = 0.2
 """Seconds for a word that comes slowly."""
 ENDLESS = " ".join(f"word{number}" for number in range(3000))
@@ -106,6 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         if error is not None and not (again and scenario.endswith("once")):
             status, kind, words = error
             wait = {"retry-after": "1"} if status == 429 else {}
+            wait |= LIMIT if scenario == "limit" else {}
             self._json(status, dialect.error(status, kind, words), **wait)
         elif scenario == "garbage":
             self._whole(200, b"<html>a page</html>", "text/html")
@@ -116,7 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         script = Script.read(asked.prompt)
         call = script.next(asked.results, asked.tools)
         slowly = (script.slowly or scenario == "slow") and call is None
-        events = dialect.call(body, call) if call else dialect.words(body, ENDLESS if slowly else script.say)
+        say = ENDLESS if slowly and script.say == DONE else script.say
+        events = dialect.call(body, call) if call else dialect.words(body, say)
         if not body.get("stream") and ":stream" not in self.path:  # what some try when their stream was dropped
             self._json(200, dialect.whole(list(events)))
             return

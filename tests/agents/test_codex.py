@@ -5,6 +5,7 @@ import json
 import pytest
 from agents.replay import replay
 from agents.runs import run_of
+from agents.server import RESETS_AT
 from leasehold.agents.registry import adapter_for
 from leasehold.models import Control
 
@@ -22,6 +23,7 @@ from leasehold.models import Control
         ("403", "failed", "auth"),
         ("429", "interrupted", "rate_limit"),
         ("quota", "interrupted", "quota"),
+        ("limit", "interrupted", "quota"),
         ("overflow", "failed", "context_overflow"),
         ("400", "failed", "agent_error"),
         ("500", "failed", "agent_error"),
@@ -345,7 +347,14 @@ def test_what_comes_before_the_turn_has_a_name_waits_for_it():
     assert lines["turn:2"]["params"]["turnId"] == "one"
 
 
-def test_a_used_up_account_says_when_it_comes_back():
+def test_a_used_up_account_comes_back_when_it_says():
+    said = replay("codex/limit")
+    (limit,) = said.the("rate_limited")
+    assert limit.data == {"status": "reached", "resets_at": RESETS_AT, "raw": limit.data["raw"]}
+    assert said.verdict.result["resets_at"] == RESETS_AT
+
+
+def test_of_several_windows_the_one_that_is_full_counts_and_is_told_once():
     adapter = at_work()
     windows = {
         "primary": {"usedPercent": 100, "resetsAt": 1900000000},
