@@ -432,4 +432,7 @@ def test_what_is_no_line_of_the_protocol_is_output(line):
 def test_silence_is_no_success():
     assert adapter_for(run_of("codex")).verdict(0).reason == "protocol"
     assert adapter_for(run_of("codex")).verdict(3).reason == "exit_code"
-    assert adapter_for(run_of("codex", session="s-1")).verdict(1).reason == "session_rejected"
+
+
+def test_leaving_without_a_word_says_nothing_of_the_session():
+    assert adapter_for(run_of("codex", session="s-1")).verdict(1).reason == "exit_code"

@@ -28,6 +28,8 @@ OF_NOW = {
 class Codex(Told):
     """The dialect of `codex app-server`."""
 
+    rejects_in_silence = False
+
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.talk.prompt, self.talk.resumes = run.prompt, run.session

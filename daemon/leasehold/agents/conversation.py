@@ -40,6 +40,9 @@ class Known:
 class Conversation:
     """A fold over the JSON lines of an agent. Its dialect is in `translate`."""
 
+    rejects_in_silence = True
+    """A session that it does not know it answers by leaving."""
+
     def __init__(self, run: Run) -> None:
         self.known = Known(resumed=run.session is not None)
 
@@ -129,7 +132,7 @@ class Conversation:
     def _without_result(self, exit_code: int) -> Verdict:
         known = self.known
         value = {"session": known.session} if known.session else None
-        if known.resumed and not known.heard and exit_code != 0:
+        if self.rejects_in_silence and known.resumed and not known.heard and exit_code != 0:
             message = f"it would not go on with its session: it exited with code {exit_code} before it said anything"
             return Verdict("failed", "session_rejected", message, value)
         if exit_code != 0:
