@@ -17,8 +17,11 @@ pytestmark = [
     ),
     pytest.mark.parametrize("program", [CLAUDE], indirect=True, ids=["claude"]),
 ]
-WORKS = "run: echo $$ > pid; python3 -c 'import time; time.sleep({seconds})'\nrun: echo second > proof.txt\nsay: As it was planned."
+WAITS = "import os, time; [time.sleep(0.1) for _ in iter(lambda: os.path.exists('go'), True)]"
+WORKS = f'run: echo $$ > pid; python3 -c "{WAITS}"\nrun: echo second > proof.txt\nsay: As it was planned.'
+"""Its first tool ends when somebody makes the file `go`."""
 OPEN = "select id from leasehold.interactions where job_id = $1 and status = 'pending'"
+HEARD = "select count(*) > 0 from leasehold.turns where job_id = $1 and state = 'acknowledged'"
 TURNS = "select kind, state, outcome from leasehold.turns where job_id = $1 order by seq"
 USED = "select count(*), sum(u.output_tokens) from leasehold.usage u join leasehold.runs r on r.id = u.run_id where r.job_id = $1"
 
@@ -47,6 +50,12 @@ async def works(repository):
     """The shell of its tool."""
     path = repository / "pid"
     return await until(lambda: path.exists() and path.read_text().strip(), "the tool starts")
+
+
+async def goes_on(sql, job, eventually, repository):
+    """When it has been told what there is to tell."""
+    await eventually(sql, HEARD, job, expected=True, within=60)
+    (repository / "go").touch()
 
 
 def lives(pid):
@@ -83,12 +92,15 @@ async def test_its_questions_are_answered(host, sql, asks, insert, ends, model):
     assert '\\"What goes with it?\\"=\\"Milk, Salt\\"' in json.dumps(model.requests[-1][1])
 
 
-async def test_words_that_come_while_a_tool_works_are_heard_in_that_turn(host, sql, real, insert, ends, repository):
+async def test_words_that_come_while_a_tool_works_are_heard_in_that_turn(
+    host, sql, real, insert, ends, eventually, repository
+):
     name = await real()
     async with host.daemon():
-        job = await insert(name, WORKS.format(seconds=3))
+        job = await insert(name, WORKS)
         await works(repository)
         await sql.execute("select leasehold.steer($1, 'say: Steered.')", job)
+        await goes_on(sql, job, eventually, repository)
         await ends(job, "succeeded", within=60)
     (done,) = await sql.fetch(JOB, job)
     assert json.loads(done["result"])["text"] == "Steered."
@@ -97,12 +109,13 @@ async def test_words_that_come_while_a_tool_works_are_heard_in_that_turn(host, s
     assert len(await said(sql, job, "result")) == 1
 
 
-async def test_a_prompt_is_heard_behind_the_turn_in_the_same_run(host, sql, real, insert, ends, repository):
+async def test_a_prompt_is_heard_behind_the_turn_in_the_same_run(host, sql, real, insert, ends, eventually, repository):
     name = await real()
     async with host.daemon():
-        job = await insert(name, WORKS.format(seconds=3))
+        job = await insert(name, WORKS)
         await works(repository)
         await sql.execute("select leasehold.prompt($1, 'say: Prompted.')", job)
+        await goes_on(sql, job, eventually, repository)
         await ends(job, "succeeded", within=60)
     (done,) = await sql.fetch(JOB, job)
     assert json.loads(done["result"])["text"] == "Prompted."
@@ -117,7 +130,7 @@ async def test_an_interrupt_ends_the_tool_and_the_turn_and_the_job_is_blocked(
 ):
     name = await real()
     async with host.daemon():
-        job = await insert(name, WORKS.format(seconds=300))
+        job = await insert(name, WORKS)
         pid = await works(repository)
         await sql.execute("select leasehold.interrupt($1)", job)
         await ends(job, "blocked", within=60)
@@ -130,7 +143,7 @@ async def test_an_interrupt_ends_the_tool_and_the_turn_and_the_job_is_blocked(
 async def test_what_is_said_behind_an_interrupt_goes_on_in_the_same_run(host, sql, real, insert, ends, repository):
     name = await real()
     async with host.daemon():
-        job = await insert(name, WORKS.format(seconds=300))
+        job = await insert(name, WORKS)
         pid = await works(repository)
         await sql.execute("select leasehold.interrupt($1), leasehold.steer($1, 'say: Rather this.')", job)
         await ends(job, "succeeded", within=60)
@@ -163,15 +176,18 @@ async def test_a_daemon_killed_while_a_human_is_asked_goes_on_with_the_answer(
     assert await sql.fetchval("select max(attempt) from leasehold.runs where job_id = $1", job) == 1
 
 
-async def test_a_daemon_killed_in_a_turn_that_is_steered_says_it_once(host, sql, real, insert, ends, repository, model):
+async def test_a_daemon_killed_in_a_turn_that_is_steered_says_it_once(
+    host, sql, real, insert, ends, eventually, repository, model
+):
     name = await real()
     async with host.daemon() as daemon:
-        job = await insert(name, WORKS.format(seconds=6))
+        job = await insert(name, WORKS)
         await works(repository)
         await sql.execute("select leasehold.steer($1, 'run: echo steered >> proof.txt')", job)
         daemon.kill()
         await daemon.wait()
     async with host.daemon():
+        await goes_on(sql, job, eventually, repository)
         await ends(job, "succeeded", within=60)
     assert (repository / "proof.txt").read_text() == "steered\n"
     assert await turns(sql, job) == [("steer", "ended", "done")]
