@@ -8,6 +8,9 @@ from agents.talk import Cue
 PROOF = "run: echo hello > proof.txt\nsay: The proof is written."
 TWICE = "run: python3 -c 'print(6 * 7)'\nrun: python3 -c 'print(6 * 7)'\nsay: Twice."
 LONG = "run: python3 -c 'import time; time.sleep(4)'\nrun: echo second\nsay: As it was planned."
+LARGE = f"call: Write {json.dumps({'file_path': 'large.txt', 'content': 'large ' * 4000})}\nsay: It is written."
+SLEEPS = {"command": "python3 -c 'import time; time.sleep(3)'", "run_in_background": True, "description": "sleeps"}
+BEHIND = f"call: Bash {json.dumps(SLEEPS)}\nsay: It goes on by itself."
 QUESTIONS = [
     {"question": "What to drink?", "header": "Drink", "multiSelect": False, "options": [
         {"label": "Tea", "description": "Hot."}, {"label": "Water", "description": "Cold."},
@@ -76,6 +79,9 @@ CLAUDE_CASES = (
     Case("question", prompt=ASK, cues=answer("question", answers={"1": ["Tea"], "2": ["Milk", "Salt"]})),
     Case("question_in_words", prompt=ASK, cues=answer("question", message="Whatever there is.")),
     Case("question_refused", prompt=ASK, cues=answer("question", decision="deny")),
+    Case("allowed_long", prompt=LARGE, options=(), cues=answer("permission", decision="allow")),
+    Case("command_of_its_own", prompt="/cost"),
+    Case("in_the_background", prompt=BEHIND),
     Case("steered", prompt=LONG, cues=(begun("steer", "say: Steered."),)),
     Case("prompted", prompt=LONG, cues=(begun("prompt", "say: Prompted."),)),
     Case("prompted_after", cues=(Cue("result", "prompt", "say: Prompted."),)),

@@ -152,8 +152,9 @@ def test_a_signal_that_aborts_it_is_no_interrupt_of_ours():
     assert claude(ABORTED).verdict(0).reason == "agent_error"
 
 
-def test_the_event_is_short_and_what_goes_back_is_what_came():
-    text = "long " * 100_000
+@pytest.mark.parametrize(("length", "goes_back"), [(1000, True), (100_000, False)])
+def test_the_event_is_short_and_what_goes_back_is_what_came_or_nothing_if_that_is_long(length, goes_back):
+    text = "long " * length
     adapter = claude()
     (event,) = hear(adapter, asks({"file_path": "/w/a", "content": text}))
     assert (event.kind, event.message, event.data["tool"]) == ("permission", "Write: /w/a", "Write")
@@ -164,7 +165,8 @@ def test_the_event_is_short_and_what_goes_back_is_what_came():
     assert not adapter.waiting
     reply = told(adapter)["answer:3"]["response"]
     assert (reply["subtype"], reply["request_id"]) == ("success", "r-1")
-    assert reply["response"] == {"behavior": "allow", "updatedInput": {"file_path": "/w/a", "content": text}}
+    more = {"updatedInput": {"file_path": "/w/a", "content": text}} if goes_back else {}
+    assert reply["response"] == {"behavior": "allow", **more}
 
 
 def test_a_rule_for_the_like_of_it_is_kept_in_the_process_and_not_in_the_repository():
@@ -256,6 +258,14 @@ def test_pieces_and_the_whole_of_a_message_have_one_id_and_a_second_text_another
     assert [(event.kind, event.message, event.data["id"]) for event in said] == [
         ("delta", "a", "m-1"), ("delta", "b", "m-1"), ("message", "ab", "m-1"), ("delta", "c", "m-1/1"), ("message", "c", "m-1/1"),
     ]  # fmt: skip
+
+
+def test_words_of_the_program_itself_are_not_the_models_and_no_error_unless_it_says_so():
+    said = {"type": "assistant", "message": {"model": "<synthetic>", "content": [{"type": "text", "text": "Cost: 0"}]}}
+    assert [event.kind for event in hear(claude(), said, {**said, "is_api_error_message": True})] == [
+        "progress",
+        "error",
+    ]
 
 
 def test_the_words_of_a_helper_are_not_those_of_the_agent():

@@ -138,7 +138,7 @@ class Claude(Words):
                 return () if said["session_id"] == self.known.session else (self.begin(said["session_id"]),)
             case "api_retry":
                 return (self._retry(said),)
-            case "status":  # it asks the model
+            case "status" | "background_tasks_changed" | "task_updated":  # said better elsewhere
                 return ()
             case "task_started" | "task_progress" | "task_notification":
                 data = {"id": said.get("tool_use_id"), "status": said.get("status")}

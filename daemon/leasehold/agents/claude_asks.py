@@ -3,6 +3,7 @@
 Its questions are a tool that asks for permission: whoever allows it puts the answers into its input.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ from leasehold.models import Event
 
 QUESTION = "AskUserQuestion"
 STRING, LIST = 2000, 50
-"""What is longer is cut in the event; the program gets its own input back as it was."""
+"""What is longer is cut in the event."""
+KEPT = 16 << 10
+"""Characters of an input that are held until it is answered. Older versions want it back; what is longer is left out."""
 OPTIONS = (
     {"id": "allow", "name": "Allow it", "kind": "allow_once"},
     {"id": "deny", "name": "Deny it; the agent goes on without", "kind": "reject_once"},
@@ -48,8 +51,14 @@ def answered(ask: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any
     given = ask["input"]
     if ask["tool"] == QUESTION:
         given = {**given, "answers": _answers(given["questions"], answer)}
-    reply = {"behavior": "allow", "updatedInput": given}
+    reply = {"behavior": "allow", **({} if given is None else {"updatedInput": given})}
     return {**reply, "updatedPermissions": ask["always"]} if option == "always" else reply
+
+
+def kept(request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The input that goes back with the answer, as it came. None: it is long; the program has it, and goes on with that."""
+    given = dict(request["input"])
+    return given if request["tool_name"] == QUESTION or len(json.dumps(given)) <= KEPT else None
 
 
 def here(suggestion: Mapping[str, Any]) -> dict[str, Any]:

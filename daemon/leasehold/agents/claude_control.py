@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from leasehold.agents.claude_asks import answered, asked, here
+from leasehold.agents.claude_asks import answered, asked, here, kept
 from leasehold.models import Control, Event, Input
 
 Said = dict[str, Any]
@@ -140,7 +140,7 @@ class Talk:
             self.owe(f"reply:{ident}", _refusal(ident))
             return None
         always = [here(each) for each in request.get("permission_suggestions") or []]
-        ask = {"id": ident, "tool": request["tool_name"], "call": request.get("tool_use_id"), "input": request["input"]}
+        ask = {"id": ident, "tool": request["tool_name"], "call": request.get("tool_use_id"), "input": kept(request)}
         self.asks.append({**ask, "always": always})
         return event
 

@@ -33,6 +33,8 @@ class Words(Conversation):
         message = said["message"]
         if message.get("model") == "<synthetic>" or said.get("is_api_error_message"):  # not the model's words
             words = " ".join(part["text"] for part in message["content"] if part.get("type") == "text")
+            if not said.get("is_api_error_message"):
+                return (Event("progress", words, {}, phase="program"),)
             return (Event("error", words, {"fatal": False}, "warning"),)
         self.known.refused = 0
         helper = said.get("parent_tool_use_id")
