@@ -96,7 +96,11 @@ begin
     where s.kind = 'directory'
       and s.key like 'job:%';
   perform remove_workspaces(array(
-    select w.id from leasehold.workspaces w where w.job_id = any (remove_jobs.jobs) and w.key = 'job:' || w.job_id and w.status = 'free'));
+    select w.id
+      from unnest(remove_jobs.jobs) one (id)
+     cross join lateral (select k.id, k.key, k.status from leasehold.workspaces k where k.job_id = one.id offset 0) w
+     where w.key = 'job:' || one.id
+       and w.status = 'free'));
   insert into usage_days (day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, cost_usd, unpriced)
   select (u.at at time zone 'UTC')::date, u.tenant, u.agent, u.account, u.provider, u.model, count(distinct u.run_id),
          sum(u.input_tokens), sum(u.output_tokens), sum(u.cached_tokens), sum(u.cost_usd), count(*) filter (where u.cost_usd is null)

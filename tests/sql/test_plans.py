@@ -231,6 +231,10 @@ SESSIONS = """(tenant, agent, adapter, key, conversation, updated_at, kind, host
     select 't', 'fixer', 'command', 'k' || g, g, leasehold.clock() - interval '1 day', k.kind, 'h', 'k', 'sessions/k' || g,
            case k.kind when 'directory' then leasehold.clock() + (g - 2000) * interval '1 minute' end
       from generate_series(1, 4000) g cross join lateral (select case when g % 2 = 0 then 'directory' else 'evicted' end) k (kind)"""
+WORKSPACES = """(tenant, host_id, keeper_id, kind, source, agent, key, path, status, used_at, removed_at)
+    select 't', 'h', 'k', 'session', 'session', 'fixer', 'job:' || g, 'workspaces/conversations/' || g, k.status,
+           leasehold.clock() - interval '1 day', case k.status when 'removed' then leasehold.clock() - interval '1 day' end
+      from generate_series(1, 4000) g cross join lateral (select case when g % 2 = 0 then 'free' else 'removed' end) k (status)"""
 SAID = ("artifacts", "workspace_changes")
 DAYS = """(folded, day, tenant, agent, account, provider, model, runs, input_tokens, output_tokens, cached_tokens, unpriced)
     select true, date '2020-01-01' + g, 't', 'fixer', 'x', 'p', 'm', 1, 1, 1, 1, 0 from generate_series(1, 2000) g"""
@@ -257,6 +261,7 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
         select j.tenant, j.id, j.id, '', 'other', '', '', 'text/plain', 0, '' {ended}""")
     await sql.execute(f"""insert into leasehold.workspace_changes (tenant, job_id, run_id, source, path, change_type)
         select j.tenant, j.id, j.id, 'agent', 'a', 'added' {ended}""")
+    await sql.execute(f"insert into leasehold.workspaces {WORKSPACES}")
     wrong, after = {}, None
     for turn in range(2):
         after = None
@@ -268,7 +273,7 @@ async def test_a_sweep_reads_what_it_removes_and_no_more(backlog, hire, touches,
             assert after in ("workers", "events") or rows[0]["removed"] >= 8, (turn, rows)
             wrong |= {
                 (turn, after, table): read[table]
-                for table in (*BIG, "removals", "wakeups", "sessions", "threads", "usage_days", *SAID)
+                for table in (*BIG, "removals", "wakeups", "sessions", "threads", "usage_days", "workspaces", *SAID)
                 if read[table][0] > 0 or read[table][1] > 200
             }
     assert not wrong, wrong
