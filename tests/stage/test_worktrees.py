@@ -143,6 +143,23 @@ def test_nothing_that_a_repository_or_an_earlier_agent_left_is_executed(stage, r
     assert not owned.exists()
 
 
+@pytest.mark.parametrize("scope", ["filter.evil.smudge", "core.sshCommand", "remote.origin.uploadpack"])
+def test_settings_that_an_agent_left_in_the_clone_have_us_execute_nothing(stage, repository, tmp_path, scope):
+    owned = tmp_path / "owned"
+    assert stage.sh(f"git config {scope} 'touch {owned}; cat'; git config user.name Me") == 0
+    repository.commit(__gitattributes="* filter=evil\n")
+    assert stage.sh("cat README.md; git config user.name", number=2) == 0
+    assert stage.said() == "read me\nMe\n" and not owned.exists()
+
+
+def test_a_repository_that_the_state_directory_lies_in_is_none_of_ours(stage, repository, tmp_path):
+    stage.directory.mkdir()
+    repository.git("init", "--quiet", str(stage.directory))
+    assert stage.sh("rm .git; echo x > x") == 0
+    assert "record_failed" in stage.report and not (stage.run / "changes.json").exists()
+    assert stage.sh("ls -a") == 0 and ".git" in stage.said()
+
+
 def write_hook(path, text):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)

@@ -5,6 +5,7 @@ monitor, no prompts, no pager, no transport that is a command, no editor, and no
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from leasehold.stage.steps import Step, Steps
 
@@ -75,5 +76,6 @@ class Git:
 
     def _step(self, name: str, words: Sequence[str], env: Mapping[str, str] | None = None) -> Step:
         overrides = [word for setting in NEVER for word in ("-c", setting)]
-        whole = {**environment(self.steps.env), **(env or {})}
+        above = str(Path(self.where).parent)  # a repository that it happens to lie in is none of ours
+        whole = {**environment(self.steps.env), "GIT_CEILING_DIRECTORIES": above, **(env or {})}
         return Step(name, ["git", "--no-pager", *overrides, *words], self.where, whole, ("git", *words))

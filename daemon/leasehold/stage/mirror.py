@@ -1,6 +1,7 @@
 """What all worktrees of a repository share on this host: one bare clone. If it fails, the run fails and another may try again."""
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,11 @@ from leasehold.stage.words import StageError
 
 STALE = 60.0
 """Seconds after which git's own locks in it are left behind by somebody who was killed: it takes them for moments."""
+COMMANDS = re.compile(
+    r"(filter|include|includeif|url|credential|http|protocol|uploadpack|extensions\.worktreeconfig"
+    r"|core\.(sshcommand|gitproxy|attributesfile|worktree)|remote\..*\.(uploadpack|receivepack|vcs|proxy))(\.|$)"
+)
+"""Settings of a repository that name commands, or lead to other settings, as git lists them."""
 BRANCHES = "+refs/heads/*:refs/remotes/origin/*"
 
 
@@ -30,6 +36,7 @@ class Mirror:
             self._make()
         else:
             self._unlock()
+            self._tidy()
             self._fetch(self.git)
 
     def base(self, name: str | None) -> tuple[str, str]:
@@ -66,6 +73,13 @@ class Mirror:
     def _fetch(self, git: Git) -> None:
         """From where we were told to, whatever the clone's own settings say by now."""
         git.run("fetch", "fetch", "--quiet", "--prune", "--no-write-fetch-head", "--", self._url, BRANCHES)
+
+    def _tidy(self) -> None:
+        """Agents may write its settings; those by which they would have us execute something go. Hooks never run for us."""
+        file = ("config", "--file", str(self.path / "config"))
+        names = self._outside.ask("clone", *file, "--name-only", "--null", "--list").decode("utf-8", "surrogateescape")
+        for name in sorted({name for name in names.split("\0") if COMMANDS.match(name)}):
+            self._outside.run("clone", *file, "--unset-all", name)
 
     def _unlock(self) -> None:
         for lock in [*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock")]:

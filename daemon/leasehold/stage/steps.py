@@ -80,7 +80,7 @@ class Steps:
     def answer(self, each: Step, limit: int = 1 << 20, fine: Sequence[int] = (0,)) -> tuple[int, bytes]:
         """Its status and the first `limit` bytes of its stdout; with more to say it is ended. Raises StageError."""
         begins = self._size()
-        with tempfile.TemporaryFile() as out:
+        with tempfile.TemporaryFile(dir=self._stderr.parent) as out:
             status = self._wait(each, out, limit)
             if status not in fine and os.fstat(out.fileno()).st_size <= limit:
                 raise self._failed(each, status, begins)
