@@ -109,32 +109,34 @@ as $$
   select 'workspaces/' || encode(sha256(convert_to(tenant || e'\x1f' || repository, 'UTF8')), 'hex')
 $$;
 
--- What the worker is to make ready. `gone`: worktrees beside it that may still be there and that nobody needs.
+-- What the worker is to make ready. `gone`: directories beside it that are wanted gone and may still be there. Their owner is the agents'
+-- user, so whoever works beside them as that user removes what a daemon of another user could not.
 create or replace function leasehold.workspace_plan(workspace leasehold.workspaces, who leasehold.agents, job leasehold.jobs) returns jsonb
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   env_path text := coalesce((job).env_file_path, (who).env_file_path);
+  beside text := regexp_replace((workspace).path, '[^/]+$', '');
 begin
-  return jsonb_build_object('kind', (workspace).kind, 'source', (workspace).source, 'workspace', (workspace).id, 'path', (workspace).path)
+  return jsonb_build_object(
+      'kind', (workspace).kind, 'source', (workspace).source, 'workspace', (workspace).id, 'path', (workspace).path,
+      'gone', (select coalesce(jsonb_agg(m.path order by m.path), '[]')
+                 from (select r.path
+                         from removals r
+                        where r.host_id = (workspace).host_id
+                          and r.keeper_id = (workspace).keeper_id
+                          and r.done_at is null
+                          and r.what = 'workspace'
+                          and starts_with(r.path, beside)
+                        limit 50) m))
     || case when (workspace).kind = 'repository' then jsonb_build_object(
       'repository', (workspace).repository, 'home', home_of_repository((workspace).tenant, (workspace).repository),
       'branch', (workspace).branch, 'base', (workspace).base, 'named', (workspace).key like 'branch:%',
       'prepare', (who).prepare, 'prepare_timeout', extract(epoch from (who).prepare_timeout),
       'env_file', case when env_path is not null and (who).env_file_text is not null
                             and coalesce((job).materialize_env_file, (who).materialize_env_file)
-                       then jsonb_build_object('path', env_path, 'text', (who).env_file_text) end,
-      'gone', (select coalesce(jsonb_agg(w.path order by w.id), '[]')
-                 from (select w.id, w.path
-                         from workspaces w
-                        where w.host_id = (workspace).host_id
-                          and w.keeper_id = (workspace).keeper_id
-                          and w.tenant = (workspace).tenant
-                          and w.repository = (workspace).repository
-                          and w.status = 'removed'
-                        order by w.id desc
-                        limit 50) w)) else '{}' end;
+                       then jsonb_build_object('path', env_path, 'text', (who).env_file_text) end) else '{}' end;
 end $$;
 
 -- What became of the run's workspace: {branch, base, base_commit, head_commit, dirty}, which files it changed, and the diff. Repeatable.

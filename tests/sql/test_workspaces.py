@@ -194,6 +194,19 @@ async def test_while_a_job_is_tried_again_its_worktree_stays_the_same(sql, repo_
     assert fresh["path"] != first["path"] and fresh["branch"] == first["branch"] and fresh["gone"] == [first["path"]]
 
 
+async def test_what_is_wanted_gone_beside_it_is_named_until_it_has_gone(sql, repo_agent, me, job):
+    await repo_agent(keep_workspace="never")
+    await repo_agent("other", repository="https://example.org/other.git", keep_workspace="never")
+    first = await take(me, run := await me.claim_job(await job()))
+    await me.finish(run)
+    await take(me, run := await me.claim_job(await job(agent="other")))
+    await me.finish(run)
+    one = await me.claim_job(await job())
+    assert (await take(me, one))["gone"] == [first["path"]]
+    await sql.execute("update leasehold.removals set done_at = leasehold.clock()")
+    assert (await take(me, one))["gone"] == []
+
+
 async def test_retention_removes_what_nobody_uses_and_forgets_what_has_gone(sql, repo_agent, me, job, clock):
     await repo_agent()
     said = await take(me, run := await me.claim_job(await job(session_key="talk")))

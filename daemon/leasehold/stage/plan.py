@@ -35,7 +35,7 @@ class Workspace:
     diff_limit: int = 1 << 20
     changes_limit: int = 1000
     env_file: EnvFile | None = None
-    gone: tuple[str, ...] = ()  # worktrees beside it that nobody needs
+    gone: tuple[str, ...] = ()  # directories beside it that nobody needs
 
 
 @dataclass(frozen=True, slots=True)

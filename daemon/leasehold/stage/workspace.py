@@ -41,6 +41,8 @@ def prepared(plan: Workspace | None, report: Report, ends: Ends, env: Mapping[st
 def _directory(plan: Workspace, steps: Steps) -> str:
     """A plain one. A preparation cannot know what was done there before: it is done each time."""
     path = Path(plan.path)
+    for left in plan.gone:
+        shutil.rmtree(left, ignore_errors=True)
     if plan.fresh:
         path.mkdir(parents=True, exist_ok=True)
     if not path.is_dir():

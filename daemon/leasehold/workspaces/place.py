@@ -75,13 +75,14 @@ def taken_place(said: Mapping[str, Any], run: Run, state_dir: Path, run_director
         outcome, reason = OUTCOMES[kind]
         return replace(own_place(run, run_directory), verdict=Verdict(outcome, reason, said["message"]))  # type: ignore[arg-type]
     path = str(state_dir / said["path"])
+    gone = [str(state_dir / each) for each in said["gone"]]
     if kind == "session":
-        return Place(path, said["source"], plan={"path": path, "fresh": True})
+        return Place(path, said["source"], plan={"path": path, "fresh": True, "gone": gone})
     asked = ("repository", "branch", "named", "base", "prepare", "prepare_timeout", "env_file")
     plan = {
         **{name: said[name] for name in asked},
         "path": path,
         "home": str(state_dir / said["home"]),
-        "gone": [str(state_dir / gone) for gone in said["gone"]],
+        "gone": gone,
     }
     return Place(path, said["source"], plan=plan, facts=said)
