@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 from support.host import alive
 from support.keeper import KeeperProcess, until
+from support.repository import made
 
 pytestmark = pytest.mark.race
 
@@ -36,9 +37,9 @@ def stubborn(keeper, sql, agent, insert, eventually):
     """Start a job whose tree does not die, and have it cancelled or time out; its id, and the pid of what stays."""
     left = []
 
-    async def start(*, cancel=True, **columns):
+    async def start(*, cancel=True, place=None, **columns):
         clocks = {} if cancel else {"total_timeout": timedelta(seconds=1)}
-        await agent("stubborn", SCRIPT, stop_grace=timedelta(seconds=0.2), **clocks)
+        await agent("stubborn", SCRIPT, stop_grace=timedelta(seconds=0.2), **clocks, **(place or {}))
         job = await insert("stubborn", **columns)
         await eventually(sql, "select status from leasehold.runs where job_id = $1", job, expected="running")
         run = await sql.fetchval("select id from leasehold.runs where job_id = $1", job)
@@ -145,3 +146,19 @@ async def test_when_its_daemon_is_lost_too_its_job_fails_and_is_never_run_beside
         await counted(host, unkillable_runs=0, places_free=8)
     assert await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job) == 1
     assert not [line for line in host.lines() if line["event"] == "run_crashed"]
+
+
+async def test_nobody_comes_into_its_worktree_before_it_is_gone(
+    host, sql, stubborn, insert, eventually, ends, tmp_path
+):
+    repository = made(tmp_path / "origin")
+    async with host.daemon():
+        job, pid = await stubborn(place={"repository": str(repository.path)}, branch="shared")
+        assert await sql.fetchval("select status from leasehold.workspaces") == "quarantined"
+        second = await insert("stubborn", branch="shared")
+        await eventually(sql, "select reason from leasehold.jobs where id = $1", second, expected="workspace_busy")
+        assert "quarantined" in await sql.fetchval("select message from leasehold.jobs where id = $1", second)
+        await sql.execute("select leasehold.cancel($1)", second)
+        os.kill(pid, signal.SIGKILL)
+        await ends(job, "cancelled")
+        assert await sql.fetchval("select status from leasehold.workspaces") == "free"
