@@ -197,7 +197,5 @@ grant execute on function
 
 -- sessions: named, reset, listed
 grant select on leasehold.session_overview to leasehold_admin, leasehold_worker, leasehold_producer, leasehold_reader;
-grant execute on function leasehold.list_session_events(text, text, bigint, int, int, text)
-   to leasehold_admin, leasehold_producer, leasehold_reader;
 grant execute on function leasehold.reset_session(text, text, text) to leasehold_producer, leasehold_admin;
 grant execute on function leasehold.agent_config_mistake(jsonb), leasehold.is_name_below(text) to leasehold_admin;

@@ -44,7 +44,7 @@ begin
                                    order by m.next_at
                                    limit least(greatest(at_most, 1), 100)) due
               where w.id = take_removals.worker
-                and (due.path ~ '^sessions/[0-9]+$' or (select true from sessions s where s.path = due.path limit 1))) then
+                and may_be_claimed(due.path)) then
     perform pg_advisory_xact_lock(hashtextextended('leasehold.claim', 0));      -- before the worker, as in claim(): see storage_is_free()
   end if;
   self := hold_worker(take_removals.worker, take_removals.token);
@@ -78,6 +78,19 @@ begin
     run_token := one.token;
     return next;
   end loop;
+end $$;
+
+-- May somebody who is being claimed just now go on with what is there? Only a session that has it, or had it until it was reset.
+create or replace function leasehold.may_be_claimed(path text) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  began bigint := substring(may_be_claimed.path from '^sessions/([0-9]{1,18})$')::bigint;
+begin
+  return exists (select from sessions s where s.path = may_be_claimed.path)
+      or exists (select from sessions s where s.conversation = began)
+      or exists (select from runs r where r.id = began);
 end $$;
 
 -- What became of a try: without an error it is gone.

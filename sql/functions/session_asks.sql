@@ -81,47 +81,10 @@ begin
   return many + unsaid;
 end $$;
 
--- The events of one run of a session: the run that is named, else the one that lives, else the last. Without any run there are none.
-create or replace function leasehold.list_session_events(
-  agent text, key text, run bigint default null, after int default 0, at_most int default 100, tenant text default null)
-returns table (run_id bigint, seq int, at timestamptz, level text, kind text, message text, data jsonb)
-language plpgsql stable security definer
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  owner text := tenant_asked(list_session_events.tenant);
-  named text := lower(btrim(list_session_events.agent));
-  whose text := btrim(list_session_events.key);
-  one runs;
-begin
-  select r.* into one
-    from runs r
-   where r.id = coalesce(
-     list_session_events.run,
-     (select max(l.id) from runs l where l.ended_at is null and l.tenant = owner and l.agent = named and session_key(l) = whose),
-     (select max(s.last_run) from sessions s where s.tenant = owner and s.agent = named and s.key = whose));
-  if list_session_events.run is not null
-     and (one.id is null or (one.tenant, one.agent, session_key(one)) is distinct from (owner, named, whose)) then
-    raise exception 'run % is not of session "%" of agent "%"', list_session_events.run, left(whose, 100), left(named, 100)
-      using errcode = 'LH123', hint = 'Leave the run out for the newest one.';
-  elsif one.id is null and not exists (select from sessions s where s.tenant = owner and s.agent = named and s.key = whose) then
-    perform refuse_unknown_session(list_session_events.agent, list_session_events.key);
-  end if;
-  return query
-  select e.run_id, e.seq, e.at, e.level, e.kind, e.message, e.data
-    from events e
-   where e.job_id = one.job_id
-     and e.run_id = one.id
-     and e.seq > coalesce(list_session_events.after, 0)
-   order by e.seq
-   limit page_size(list_session_events.at_most, 100, 1000);
-end $$;
-
 -- Sessions for people, the newest first. The state is that of now: of runs that live, not of a row that somebody must bring up to date.
 drop view if exists leasehold.session_overview;
 create view leasehold.session_overview with (security_invoker = true) as
-select s.tenant, s.agent, s.adapter, s.key,
+select s.id, s.tenant, s.agent, s.adapter, s.key,
        case when live.run is not null then 'running' when s.kind = 'evicted' then 'evicted' when s.poisoned_reason is not null then 'poisoned'
             when s.backend_session_id is null then 'none' else 'idle' end as state,
        left(s.backend_session_id, 128) as display, live.run as live_run, s.last_run, s.last_error, s.poisoned_reason,
