@@ -30,14 +30,24 @@ def repository(tmp_path):
     return place
 
 
+@pytest.fixture
+def present():
+    """A test of a real program is skipped where it is not, and says so; where it must be, it fails."""
+
+    def check(program):
+        if not program.there:
+            absent = f"{program.adapter} is not installed: its transcripts are replayed, nothing real is shown (make test-agents)"
+            if os.environ.get("LEASEHOLD_REAL_AGENTS"):
+                pytest.fail(absent)
+            pytest.skip(absent)
+        return program
+
+    return check
+
+
 @pytest.fixture(params=[CODEX_APP, CODEX, CLAUDE], ids=lambda program: program.adapter)
-def program(request):
-    if not request.param.there:
-        absent = f"{request.param.adapter} is not installed: its transcripts are replayed, nothing real is shown (make test-agents)"
-        if os.environ.get("LEASEHOLD_REAL_AGENTS"):
-            pytest.fail(absent)
-        pytest.skip(absent)
-    return request.param
+def program(request, present):
+    return present(request.param)
 
 
 @pytest.fixture

@@ -88,9 +88,9 @@ async def test_a_known_agent_is_added_with_the_sql_that_did_it(leasehold, sql, n
     )
     assert code == 0, err
     row = await sql.fetchrow("select * from leasehold.agents")
-    assert (row["name"], row["command"], row["workspace"], row["private_config"]) == (
+    assert (row["name"], row["command"][0], row["workspace"], row["private_config"]) == (
         name,
-        [f"/opt/agents/{name}"],
+        f"/opt/agents/{name}",
         "/srv/it's",
         True,
     )

@@ -34,8 +34,8 @@ wire_api = "responses"
 PROGRAMS: Mapping[str, Program] = {
     program.name: program
     for program in (
-        Program("codex", "codex-exec", (), "0.169.0", "OPENAI_API_KEY", files={"config.toml": CODEX_BY_KEY}),
-        Program("claude", "claude", (), "2.1.329", "ANTHROPIC_API_KEY"),
+        Program("codex", "codex", ("-c", "sandbox_mode=workspace-write"), "0.169.0", "OPENAI_API_KEY", files={"config.toml": CODEX_BY_KEY}),
+        Program("claude", "claude", ("--permission-mode", "acceptEdits"), "2.1.329", "ANTHROPIC_API_KEY"),
         Program(
             "opencode", "acp", ("acp",), "1.18.33", "ANTHROPIC_API_KEY",
             {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1"},
