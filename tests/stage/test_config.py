@@ -114,6 +114,16 @@ def test_the_directory_has_its_files_for_one_user_and_stays(house):
     assert house.private(7).stat().st_mode & 0o007 == 0
 
 
+def test_what_an_agent_has_shut_can_be_removed_by_the_daemon_and_nothing_outside_is_touched(house, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    shut = "import os; h = os.environ['CODEX_HOME']; os.makedirs(h + '/a/b', 0o700); os.chmod(h + '/a', 0o700); os.symlink(os.sys.argv[1], h + '/a/link')"
+    code, _, err = ended(house.start([sys.executable, "-c", shut, outside]))
+    assert code == 0, err
+    assert [(house.private(1) / name).stat().st_mode & 0o070 for name in ("a", "a/b")] == [0o070, 0o070]
+    assert outside.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_link_that_an_agent_left_is_replaced_not_followed(house, tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("mine")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leasehold.stage.credential import STEP, lent
-from leasehold.stage.within import put, room
+from leasehold.stage.within import open_up, put, room
 from leasehold.stage.words import StageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -31,6 +31,7 @@ def private(plan: Mapping[str, Any] | None, stopped: Callable[[], bool] = nobody
     with ExitStack() as stack:
         try:
             here = stack.enter_context(room(directory))
+            stack.callback(open_up, here)
             for name, text in (plan.get("files") or {}).items():
                 put(here, name, text.encode())
             if plan.get("credential"):

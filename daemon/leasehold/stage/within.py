@@ -92,6 +92,15 @@ def drop(here: int, name: str) -> None:
         os.unlink(last, dir_fd=place)
 
 
+def open_up(here: int) -> None:
+    """Let the daemon, another user of our group, remove one day what an agent has shut: every directory below, and no link's target."""
+    with suppress(OSError):
+        for _, _, _, inner in os.fwalk(".", dir_fd=here):
+            seen = os.fstat(inner)
+            if seen.st_uid == os.geteuid() and seen.st_mode & 0o070 != 0o070:
+                os.fchmod(inner, 0o770)
+
+
 @contextmanager
 def _opened(descriptor: int) -> Iterator[int]:
     try:
