@@ -51,6 +51,8 @@ class Agent:
         return {"protocolVersion": params["protocolVersion"], "agentCapabilities": {"loadSession": True}}
 
     def session_new(self, params):
+        if Path(params["cwd"]) != Path.cwd():
+            raise RuntimeError(f"I am in {Path.cwd()}, not in {params['cwd']}")
         self.session = f"s{next(numbers)}"
         self.file = Path(params["cwd"]) / f".{self.session}"
         self.file.write_text("")

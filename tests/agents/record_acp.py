@@ -12,7 +12,8 @@ from pathlib import Path
 
 from agents.acp_programs import PROGRAMS, AcpProgram
 from agents.acp_talk import ALLOW, DENY, Cue, Talked, talk
-from agents.record import HERE, NOBODY, STRING, anywhere, trimmed
+from agents.cases import NOBODY
+from agents.record import HERE, STRING, anywhere, trimmed
 from agents.runs import run_of
 from agents.server import ModelServer
 from leasehold.agents.registry import adapter_for

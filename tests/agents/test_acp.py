@@ -35,9 +35,9 @@ def test_a_command_is_the_rows_and_it_is_spoken_to_in_the_directory_it_runs_in()
     assert (start.argv, start.converses, start.stdin, start.env["A"]) == (("nice", "agent", "acp"), True, None, "1")
     peer.hello()
     assert peer.told["open"]["params"]["cwd"] == "/elsewhere"
-    unlaunched = Peer(workspace=None)  # of a daemon that has found it running
-    unlaunched.hello()
-    assert unlaunched.told["open"]["params"]["cwd"] == "/proc/self/cwd"
+    found = Peer(workspace="/elsewhere")  # by a daemon that has not launched it
+    found.hello()
+    assert found.told["open"]["params"]["cwd"] == "/elsewhere"
 
 
 @pytest.mark.parametrize(("can", "method"), [(CAN_ALL, "session/resume"), ({"loadSession": True}, "session/load")])

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from agents.acp_programs import PROGRAMS
 from agents.acp_talk import ALLOW, DENY, Cue, talk
-from agents.record import NOBODY
+from agents.cases import NOBODY
 from agents.record_acp import ASKED, LONG
 from agents.runs import run_of
 from leasehold.agents.registry import adapter_for

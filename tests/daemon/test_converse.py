@@ -141,8 +141,8 @@ async def test_a_run_that_ended_while_nobody_was_there_tells_what_it_had(keeper,
     async with a_life(keeper, run, notes, log) as life:
         life.want(Control("steer", 9, "go"))
         await life.until(lambda: "turn:9" in heard(log))
-        notes.controls.append(Control("steer", 10, "never heard"))
         await life.keeper.exited(run.id)
+        notes.controls.append(Control("steer", 10, "never heard"))
     notes.taken.clear()
     async with a_life(keeper, run, notes, log) as life:
         life.talk._open = False  # there is nobody to be told

@@ -14,8 +14,6 @@ VERSION = 1
 """Of the protocol."""
 MODE = "LEASEHOLD_ACP_MODE"
 """In the environment of an agent's row: the session mode it is put into, instead of the one in the table of quirks; empty: none."""
-HERE = "/proc/self/cwd"
-"""The directory it runs in, as itself can say it: the protocol wants to be told an absolute one."""
 
 
 class Begins(Tells):
@@ -24,7 +22,7 @@ class Begins(Tells):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self._run = run
-        self.known = AcpKnown(cwd=run.workspace or HERE)  # not resumed: it says itself what it does not know any more
+        self.known = AcpKnown(cwd=run.workspace or "/")  # not resumed: it says itself what it does not know any more
         info = {"name": "leasehold", "title": "Leasehold", "version": "1"}
         abilities = {
             "fs": {"readTextFile": False, "writeTextFile": False},

@@ -1,5 +1,6 @@
 """The life of one run, from claim to settlement, top to bottom. If it fails, one run fails."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,9 @@ class Supervisor:
             return
         staging = await self._stages.take(run)
         run = staging.run
+        adapter = adapter_for(
+            replace(run, workspace=staging.place.path)
+        )  # some tell their agent where it is, in any life of ours
         if staging.place.verdict is not None and kept is None:
             never = Exit(run.id, str(run.key.token), "never_started", "exit")
             await self._settler.settle(run.key, never, staging.place.verdict, {})
