@@ -42,7 +42,7 @@ test-agents: $(READY) ## the real Codex and Claude Code, from npm, against a scr
 test-acp: $(READY) ## the same with OpenCode, Gemini, and Codex and Claude Code behind their ACP adapters: some minutes
 	@scripts/agents $(VENV)/agents
 	@scripts/agents $(VENV)/agents-acp acp
-	@LEASEHOLD_REAL_AGENTS=1 LEASEHOLD_ACP_AGENTS=1 scripts/offline $(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1 tests/agents/test_acp_real.py $(ARGS)
+	@LEASEHOLD_REAL_AGENTS=1 LEASEHOLD_ACP_AGENTS=1 scripts/offline $(BIN)/python -m pytest -n 2 --dist worksteal --reruns 1 tests/agents/test_acp_real.py tests/agents/test_acp_real_system.py $(ARGS)
 
 record-acp: $(READY) ## record anew what they say
 	@scripts/agents $(VENV)/agents

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from agents.programs import CLAUDE, CODEX, ROOT, claude_home, codex_home
 
 INSTALLED = Path(os.environ.get("LEASEHOLD_ACP_AGENTS_DIR", ROOT / ".venv" / "agents-acp")) / "node_modules"
@@ -93,3 +94,13 @@ PROGRAMS = {
         ),
     )
 }  # fmt: skip
+
+
+@pytest.fixture(params=PROGRAMS.values(), ids=lambda program: program.name, name="program")
+def acp_program(request):
+    """Each of them; where it is not, this is skipped, and says so."""
+    if "LEASEHOLD_ACP_AGENTS" not in os.environ:
+        pytest.skip(f"{request.param.name}: what it said is replayed, nothing real is shown (make test-acp)")
+    if not request.param.there:
+        pytest.fail(f"{request.param.name} is not installed")
+    return request.param

@@ -1,29 +1,18 @@
 """The real agents behind ACP, through the adapter, against the scripted model: `make test-acp`. Without them this is skipped."""
 
-import os
 from functools import partial
 
 import pytest
-from agents.acp_programs import PROGRAMS
+from agents.acp_programs import acp_program as program
 from agents.acp_talk import ALLOW, DENY, Cue, talk
 from agents.cases import NOBODY
 from agents.record_acp import ASKED, LONG
 from agents.runs import run_of
 from leasehold.agents.registry import adapter_for
 
+__all__ = ["program"]
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(params=PROGRAMS.values(), ids=lambda program: program.name)
-def program(request):
-    if not request.param.there:
-        absent = (
-            f"{request.param.name} is not installed: what it said is replayed, nothing real is shown (make test-acp)"
-        )
-        if os.environ.get("LEASEHOLD_ACP_AGENTS"):
-            pytest.fail(absent)
-        pytest.skip(absent)
-    return request.param
 
 
 @pytest.fixture
