@@ -1,13 +1,15 @@
 """The bytes of one stream folded into rows: output, events, notices. Pure, so it may run in a thread."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from leasehold.agents.base import Adapter
 from leasehold.events.clean import WHOLE_LIMIT, clean, clean_text
 from leasehold.events.deltas import Deltas
+from leasehold.events.mask import Hidden, secrets_of
 from leasehold.events.stream import OutputStream
 from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
@@ -15,14 +17,6 @@ from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLo
 Row = OutputRow | EventRow
 COUNTED = ("usage", "session", "question", "permission", "withdrawn", "turn")
 """Kinds that count beyond the limit, as far again: what floods must not be free of charge."""
-Mask = Callable[[bytes], bytes]
-"""Hides secrets. Called once for all bytes of a run, in order, before they are kept, hashed, parsed or sent.
-Must preserve the length: offsets are those of the file."""
-
-
-def no_mask(raw: bytes) -> bytes:
-    """Nothing to hide."""
-    return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +33,10 @@ class Fold:
 
     name: Stream = "stderr"
 
-    def __init__(self, run: Run, mask: Mask = no_mask) -> None:
+    def __init__(self, run: Run) -> None:
         sent = run.stdout_shipped if self.name == "stdout" else run.stderr_shipped
         self._run = run
-        self._mask = mask
+        self._hidden = Hidden(secrets_of(run.env))
         self.output = OutputStream(run, self.name, sent)
         self._sent = sent
         self._told = self._was_told()
@@ -54,12 +48,15 @@ class Fold:
 
     def feed(self, raw: bytes) -> list[Row]:
         """What these bytes add to what is to be stored."""
-        rows, notices = self._keep([(self.output.offset, self._mask(raw))])
-        return [*rows, *notices]
+        return self._add(self._hidden.hide(raw))
 
     def end(self) -> list[Row]:
         """The stream has ended; what the tail still has to send is not part of this."""
-        return []
+        return self._add(self._hidden.rest())
+
+    def _add(self, raw: bytes) -> list[Row]:
+        rows, notices = self._keep([(self.output.offset, raw)]) if raw else ([], [])
+        return [*rows, *notices]
 
     def place(self) -> Place | None:
         """Where we are; None: nobody could go on from here."""
@@ -99,8 +96,8 @@ class StdoutFold(Fold):
 
     name: Stream = "stdout"
 
-    def __init__(self, run: Run, adapter: Adapter, mask: Mask = no_mask) -> None:
-        super().__init__(run, mask)
+    def __init__(self, run: Run, adapter: Adapter) -> None:
+        super().__init__(run)
         self._adapter = adapter
         self._lines = LineReader()
         self._limit = run.events_limit
@@ -110,11 +107,12 @@ class StdoutFold(Fold):
 
     def feed(self, raw: bytes) -> list[Row]:
         """Output first: an event never refers to bytes that a reader cannot see yet."""
-        return self._receive(self._lines.resume[0], self._lines.feed(self._mask(raw)))
+        return self._receive(self._lines.resume[0], self._lines.feed(self._hidden.hide(raw)))
 
     def end(self) -> list[Row]:
         """What was held back is whole."""
-        return [*self._receive(self._lines.resume[0], self._lines.end()), *self._deltas.flush()]
+        last = chain(self._lines.feed(self._hidden.rest()), self._lines.end())
+        return [*self._receive(self._lines.resume[0], last), *self._deltas.flush()]
 
     def place(self) -> Place | None:
         """Needs an adapter that can be frozen, in a state that can be written down."""

@@ -10,7 +10,7 @@ from leasehold.agents.base import Adapter
 from leasehold.bell import Bell
 from leasehold.errors import KeeperAway, KeeperRefused
 from leasehold.events.channel import Channel
-from leasehold.events.fold import Fold, Mask, StdoutFold, no_mask
+from leasehold.events.fold import Fold, StdoutFold
 from leasehold.events.lanes import Trim
 from leasehold.events.shipper import Outlet
 from leasehold.events.stream import ROW
@@ -25,14 +25,12 @@ PACE = 1.0
 class Recorder:
     """Reads a run's two files, from the start or from the last checkpoint; what is stored already is only folded again."""
 
-    def __init__(
-        self, run: Run, adapter: Adapter, shipper: Outlet, keeper: Keeper, directory: Path, mask: Mask = no_mask
-    ) -> None:
+    def __init__(self, run: Run, adapter: Adapter, shipper: Outlet, keeper: Keeper, directory: Path) -> None:
         self._run = run
         self._shipper = shipper
         self._keeper = keeper
-        self._out = Channel(Tail(directory / "stdout"), StdoutFold(run, adapter, mask))
-        self._err = Channel(Tail(directory / "stderr"), Fold(run, mask))
+        self._out = Channel(Tail(directory / "stdout"), StdoutFold(run, adapter))
+        self._err = Channel(Tail(directory / "stderr"), Fold(run))
         self._channels = self._out, self._err
         self.tails = self._out.tail, self._err.tail
         self._sent = False

@@ -1,0 +1,53 @@
+"""What must not leave a run's files: the secrets of its environment. If it fails, one run fails. Pure.
+
+An agent that prints its key, or a provider that repeats a part of the request in its error, would put it into events and output for
+every reader to see. Each byte of a secret becomes a star, so offsets stay those of the file.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+"""Names of variables whose values are nobody's business."""
+LEAST = 8
+"""Characters from which on a value is taken for a secret: shorter ones are found in words by accident."""
+
+
+def secrets_of(env: Mapping[str, str]) -> set[str]:
+    """The values that are to be hidden."""
+    return {value for name, value in env.items() if SECRET.search(name) and len(value) >= LEAST}
+
+
+class Hidden:
+    """Hides secrets in one stream, wherever its reader cuts it. Called with all of its bytes, in order."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        plain = {each.encode("utf-8", "surrogateescape") for each in secrets}
+        written = {json.dumps(each)[1:-1].encode() for each in secrets}  # as it is within a line of JSON
+        self._secrets = sorted(plain | written, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(re.escape(each) for each in self._secrets)) if self._secrets else None
+        self._held = b""
+
+    def hide(self, raw: bytes) -> bytes:
+        """These bytes and what was held of those before, but for an end that may be the beginning of a secret."""
+        if self._pattern is None:
+            return raw
+        whole = self._pattern.sub(_stars, self._held + raw)
+        begun = self._begun(whole)
+        self._held = whole[len(whole) - begun :]
+        return whole[: len(whole) - begun]
+
+    def rest(self) -> bytes:
+        """Nothing more comes: what was held is no secret."""
+        held, self._held = self._held, b""
+        return held
+
+    def _begun(self, raw: bytes) -> int:
+        """Bytes at the end that a secret begins with."""
+        longest = min(len(raw), len(self._secrets[0]) - 1)
+        return next((n for n in range(longest, 0, -1) if any(each.startswith(raw[-n:]) for each in self._secrets)), 0)
+
+
+def _stars(found: re.Match[bytes]) -> bytes:
+    return b"*" * len(found[0])
