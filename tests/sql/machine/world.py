@@ -12,8 +12,9 @@ from sql.people import NOON, Clock, register
 
 TABLES = "jobs, heads, events, output, runs, workers, lanes, shares, arrivals, agents, tenants, queues"
 RULES = "wakeups, holds, hosts, repositories, usage, usage_counters, budgets, sessions, threads, thread_moves, removals, turns, interactions, usage_days"
+WORDS = "messages, artifacts, workspace_changes, job_marks, workspaces"
 BEGINNING = f"""
-truncate leasehold.{f"{TABLES}, {RULES}".replace(", ", ", leasehold.")} restart identity;
+truncate leasehold.{f"{TABLES}, {RULES}, {WORDS}".replace(", ", ", leasehold.")} restart identity;
 select setval('leasehold.bell', 0);
 update leasehold.cluster set timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8), closed_until = '-infinity', max_running = null;
 update leasehold.retention set keep = case what when 'jobs' then interval '20 seconds' end, mark_at = '-infinity', mark_id = 0, pass_began_at = null;
