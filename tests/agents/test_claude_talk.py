@@ -56,6 +56,8 @@ def test_it_owes_the_handshake_and_the_prompt_before_it_has_said_anything():
     assert start["message"]["content"] == [{"type": "text", "text": "two\nlines"}]
     assert (adapter.ready, adapter.waiting, adapter.over) == (False, False, False)
     hear(adapter, BEGUN)
+    assert not adapter.ready, "an interrupt would find nothing to interrupt, and the prompt would then be heard"
+    hear(adapter, {"type": "command_lifecycle", "state": "started", "command_uuid": ident_of(1, 0)})
     assert adapter.ready
 
 

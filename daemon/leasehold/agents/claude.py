@@ -55,8 +55,8 @@ class Claude(Words):
 
     @property
     def ready(self) -> bool:
-        """It has answered the handshake."""
-        return self.talk.ready
+        """It has answered the handshake, and is at work: what interrupts it before would interrupt nothing."""
+        return self.talk.ready and self.talk.begun
 
     def send(self, control: Control) -> None:
         """Owe it a control."""

@@ -60,6 +60,11 @@ class Talk:
         return not self.closed and any(state != ENDED for state in (*self.turns.values(), *self.interrupts.values()))
 
     @property
+    def begun(self) -> bool:
+        """The job's prompt was heard."""
+        return self.turns["0"] != SENT
+
+    @property
     def interrupted(self) -> bool:
         """It has heard that it is to stop."""
         return self.stopped or HEARD in self.interrupts.values()
