@@ -51,7 +51,7 @@ async def tale(sql, job, proof):
     said = [tuple(row) for row in await sql.fetch(SAID, job)]
     asked = [row["status"] for row in await sql.fetch(ASKED, job)]
     result = json.loads(await sql.fetchval("select result from leasehold.jobs where id = $1", job))["text"]
-    runs = await sql.fetchval("select count(*) from leasehold.runs where job_id = $1", job)
+    runs = await sql.fetchval("select count(started_at) from leasehold.runs where job_id = $1", job)
     used = tuple(await sql.fetchrow(USED, job))
     return {
         "events": events, "said": said, "asked": asked, "result": result, "runs": runs, "used": used,
