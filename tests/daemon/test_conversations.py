@@ -218,11 +218,11 @@ async def test_a_keeper_that_hangs_for_a_while_loses_and_doubles_nothing(host, t
 
 
 async def test_while_a_human_is_waited_for_no_clock_of_the_agent_runs(host, talks, insert, ends):
-    await talks.agent(idle_timeout=SECOND, total_timeout=4 * SECOND, linger_timeout=SECOND)
+    await talks.agent(idle_timeout=3 * SECOND, total_timeout=6 * SECOND, linger_timeout=SECOND)
     async with host.daemon():
         job = await insert("chat", "ask:rm say:1")
         asked = await talks.asked(job)
-        await asyncio.sleep(5)
+        await asyncio.sleep(7)
         await talks.answer(asked)
         await ends(job, "succeeded")
     suspects = "select count(*) from leasehold.events where job_id = $1 and kind = 'suspect'"
@@ -230,11 +230,11 @@ async def test_while_a_human_is_waited_for_no_clock_of_the_agent_runs(host, talk
 
 
 async def test_what_a_human_took_does_not_count_in_the_next_life_either(host, talks, insert, ends):
-    await talks.agent(total_timeout=4 * SECOND)
+    await talks.agent(total_timeout=6 * SECOND)
     async with host.daemon() as daemon:
         job = await insert("chat", "ask:rm ask:ls say:1")
         asked = await talks.asked(job)
-        await asyncio.sleep(4.5)
+        await asyncio.sleep(6.5)
         daemon.kill()
         await daemon.wait()
     async with host.daemon():
@@ -246,7 +246,7 @@ async def test_what_a_human_took_does_not_count_in_the_next_life_either(host, ta
 
 @pytest.mark.rule("X25")
 async def test_the_agents_own_time_counts_before_and_behind_a_humans(host, talks, insert, ends):
-    await talks.agent(total_timeout=3 * SECOND)
+    await talks.agent(total_timeout=6 * SECOND)
     async with host.daemon():
         job = await insert("chat", "ask:rm wait:60")
         asked = await talks.asked(job)
@@ -258,7 +258,7 @@ async def test_the_agents_own_time_counts_before_and_behind_a_humans(host, talks
 
 @pytest.mark.rule("X25")
 async def test_an_agent_that_is_silent_once_it_is_answered_is_stopped_as_ever(host, talks, insert, ends):
-    await talks.agent(idle_timeout=SECOND)
+    await talks.agent(idle_timeout=3 * SECOND)
     async with host.daemon():
         job = await insert("chat", "ask:rm until:never")
         await talks.answer(await talks.asked(job))
