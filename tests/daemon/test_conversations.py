@@ -1,94 +1,22 @@
 """Conversations through the whole system: rows, daemon, keeper, an agent that is spoken to, and its outcome."""
 
 import asyncio
-import json
 import os
 import random
 import signal
 import sys
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import asyncpg
 import pytest
-from support.chat.life import PROGRAM
+from support.chat.talks import CHAT, Talks
 from support.host import Host
 from support.keeper import SILENT, KeeperProcess
 
 pytestmark = pytest.mark.race
 
-TESTS = Path(__file__).parents[1]
-CHAT = {"PYTHONPATH": os.pathsep.join([str(TESTS / "support/chat/site"), str(TESTS)])}
 SECOND = timedelta(seconds=1)
-
-
-@pytest.fixture
-def host(host):
-    host.environment = CHAT
-    return host
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "heard"
-
-
-class Talks:
-    """What one does with conversations over SQL."""
-
-    def __init__(self, sql, log, eventually):
-        self.sql, self.log, self.eventually = sql, log, eventually
-
-    async def agent(self, name="chat", **columns):
-        columns = {"adapter": "claude", "command": [sys.executable, str(PROGRAM), str(self.log)], **columns}
-        places = ", ".join(f"${number}" for number in range(2, len(columns) + 2))
-        await self.sql.execute(
-            f"insert into leasehold.agents (name, {', '.join(columns)}) values ($1, {places})", name, *columns.values()
-        )
-
-    async def steer(self, job, text):
-        return await self.sql.fetchval("select leasehold.steer($1, $2)", job, text)
-
-    async def asked(self, job, what="rm"):
-        """Wait until the agent has asked for it; the interaction."""
-        query = "select max(id) from leasehold.interactions where job_id = $1 and external_id = $2"
-        await self.eventually(self.sql, f"select ({query}) is not null", job, what, expected=True)
-        return await self.sql.fetchval(query, job, what)
-
-    async def answer(self, interaction, answer="yes"):
-        await self.sql.execute("select leasehold.answer($1, $2)", interaction, answer)
-        return f"answer:{interaction}"
-
-    async def until_heard(self, key, within=30.0):
-        deadline = asyncio.get_running_loop().time() + within
-        while key not in self.heard():
-            assert asyncio.get_running_loop().time() < deadline, f"{key} was not heard: {self.heard()}"
-            await asyncio.sleep(0.02)
-
-    async def all_told(self):
-        turns = "select count(*) from leasehold.turns where acknowledged_at is null"
-        answers = "select count(*) from leasehold.interactions where delivered_at is null or to_deliver"
-        await self.eventually(self.sql, f"select ({turns}) + ({answers})", expected=0)
-
-    def heard(self):
-        return [json.loads(line)["key"] for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-    async def said(self, job):
-        rows = await self.sql.fetch(
-            "select message from leasehold.events where job_id = $1 and kind in ('message', 'progress') order by seq",
-            job,
-        )
-        return [row["message"] for row in rows]
-
-    async def ending(self, job):
-        row = await self.sql.fetchrow("select outcome, reason from leasehold.runs where job_id = $1", job)
-        return tuple(row)
-
-
-@pytest.fixture
-async def talks(sql, log, eventually):
-    return Talks(sql, log, eventually)
 
 
 async def test_a_prompt_goes_in_an_answer_comes_out_and_it_leaves(host, talks, insert, ends):
@@ -217,72 +145,6 @@ async def test_a_keeper_that_hangs_for_a_while_loses_and_doubles_nothing(host, t
     await talks.all_told()
 
 
-async def test_while_a_human_is_waited_for_no_clock_of_the_agent_runs(host, talks, insert, ends):
-    await talks.agent(idle_timeout=3 * SECOND, total_timeout=6 * SECOND, linger_timeout=SECOND)
-    async with host.daemon():
-        job = await insert("chat", "ask:rm say:1")
-        asked = await talks.asked(job)
-        await asyncio.sleep(7)
-        await talks.answer(asked)
-        await ends(job, "succeeded")
-    suspects = "select count(*) from leasehold.events where job_id = $1 and kind = 'suspect'"
-    assert await talks.sql.fetchval(suspects, job) == 0
-
-
-async def test_what_a_human_took_does_not_count_in_the_next_life_either(host, talks, insert, ends):
-    await talks.agent(total_timeout=6 * SECOND)
-    async with host.daemon() as daemon:
-        job = await insert("chat", "ask:rm ask:ls say:1")
-        asked = await talks.asked(job)
-        await asyncio.sleep(6.5)
-        daemon.kill()
-        await daemon.wait()
-    async with host.daemon():
-        await asyncio.sleep(0.5)
-        await talks.answer(asked)
-        await talks.answer(await talks.asked(job, "ls"))
-        await ends(job, "succeeded")
-
-
-@pytest.mark.rule("X25")
-async def test_the_agents_own_time_counts_before_and_behind_a_humans(host, talks, insert, ends):
-    await talks.agent(total_timeout=6 * SECOND)
-    async with host.daemon():
-        job = await insert("chat", "ask:rm wait:60")
-        asked = await talks.asked(job)
-        await asyncio.sleep(3)
-        await talks.answer(asked)
-        await ends(job, "timed_out")
-    assert await talks.ending(job) == ("timed_out", "total")
-
-
-@pytest.mark.rule("X25")
-async def test_an_agent_that_is_silent_once_it_is_answered_is_stopped_as_ever(host, talks, insert, ends):
-    await talks.agent(idle_timeout=3 * SECOND)
-    async with host.daemon():
-        job = await insert("chat", "ask:rm until:never")
-        await talks.answer(await talks.asked(job))
-        await ends(job, "timed_out")
-    assert await talks.ending(job) == ("timed_out", "idle")
-
-
-@pytest.mark.parametrize("policy", ["release", "keep"])
-async def test_who_waits_for_a_human_gives_up_its_place_if_its_row_says_so(host, talks, insert, ends, policy):
-    await talks.agent(while_waiting=policy)
-    async with host.daemon(max_runs=1):
-        first = await insert("chat", "ask:rm say:1")
-        asked = await talks.asked(first)
-        second = await insert("chat", "say:1")
-        if policy == "release":
-            await ends(second, "succeeded")
-        await talks.answer(asked)
-        await ends(first, "succeeded")
-        await ends(second, "succeeded")
-    order = "select job_id from leasehold.runs order by ended_at"
-    ended = [row["job_id"] for row in await talks.sql.fetch(order)]
-    assert ended == ([second, first] if policy == "release" else [first, second])
-
-
 async def test_a_keeper_that_cannot_speak_to_agents_fails_only_those_that_must_be_spoken_to(
     host, talks, agent, insert, ends
 ):
@@ -318,10 +180,10 @@ async def far_away(postgres, template, directory):
 
 @pytest.mark.rule("X28")
 async def test_a_control_that_waits_while_postgres_is_away_is_heard_once_it_is_back(
-    postgres, template, tmp_path, log, eventually
+    postgres, template, tmp_path, eventually
 ):
     async with far_away(postgres, template, tmp_path) as (host, connect):
-        talks = Talks(await connect(), log, eventually)
+        talks = Talks(await connect(), tmp_path / "heard", eventually)
         await talks.agent()
         async with host.daemon():
             insert = "insert into leasehold.jobs (agent, prompt) values ('chat', 'ask:rm poll:a until:go') returning id"
