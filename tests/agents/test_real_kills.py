@@ -46,15 +46,14 @@ async def answer(sql, job):
 
 
 async def tale(sql, job, proof):
-    """All that must be the same, however often the daemon died."""
+    """All that must be the same, however often the daemon died. (Not how many runs there were: one may have died before it began.)"""
     events = [(row["kind"], row["message"]) for row in await sql.fetch(EVENTS, job)]
     said = [tuple(row) for row in await sql.fetch(SAID, job)]
     asked = [row["status"] for row in await sql.fetch(ASKED, job)]
     result = json.loads(await sql.fetchval("select result from leasehold.jobs where id = $1", job))["text"]
-    runs = await sql.fetchval("select count(started_at) from leasehold.runs where job_id = $1", job)
     used = tuple(await sql.fetchrow(USED, job))
     return {
-        "events": events, "said": said, "asked": asked, "result": result, "runs": runs, "used": used,
+        "events": events, "said": said, "asked": asked, "result": result, "used": used,
         "file": proof.read_text(),
     }  # fmt: skip
 
