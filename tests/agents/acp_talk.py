@@ -19,7 +19,7 @@ from leasehold.agents.base import Conversing
 from leasehold.models import Command, Control, Event
 
 PATIENCE = 90.0
-TO_LEAVE = 8.0
+TO_LEAVE = 30.0
 """Seconds between the end of its stdin and the end of our patience."""
 
 
