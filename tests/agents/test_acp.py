@@ -534,16 +534,6 @@ def test_a_cost_that_is_the_sessions_is_a_counter_of_the_session():
     assert (cost.data["counter"], cost.data["session"], cost.data["cost_usd"]) == ("session", "s", 0.5)
 
 
-def test_steps_without_end_and_without_anything_in_them_end_it():
-    peer = Peer().begins()
-    for _ in range(39):
-        peer.updates("usage_update", used=0, size=100)
-    assert not peer.fold.over
-    peer.updates("usage_update", used=0, size=100)
-    assert peer.fold.over
-    assert peer.verdict() == ("failed", "protocol")
-
-
 def test_an_agent_that_leaves_in_the_middle_has_not_succeeded():
     peer = Peer().begins()
     peer.words("I begin")

@@ -38,7 +38,6 @@ class AcpKnown(Known):
     cost: float | None = None
     counted: float = 0.0  # of the cost
     trouble: Said | None = None  # of this turn: what its provider answered
-    aimless: int = 0
     notices: list[list[Any]] = field(default_factory=list)  # turn, state, why: to be told with its next line
 
     def compact(self) -> None:

@@ -103,7 +103,7 @@ class Tells(Updates):
 
     def prompt(self, key: str, text: str) -> None:
         """It is asked to do something."""
-        self.known.turn, self.known.trouble, self.known.aimless = key, None, 0
+        self.known.turn, self.known.trouble = key, None
         self.ask(key, "session/prompt", {"sessionId": self.known.session, "prompt": _text(text)})
 
     def ask(self, key: str, method: str, params: Said, ident: str | None = None) -> None:

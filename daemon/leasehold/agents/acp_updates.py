@@ -13,8 +13,6 @@ from leasehold.models import Event
 NOTHING_NEW = ("available_commands_update", "current_mode_update", "config_option_update", "user_message_chunk")
 """What it can do, how it is set, and what it was told: nobody has to read that again."""
 ENDED = {"completed": True, "failed": False}
-AIMLESS = 40
-"""Steps in a row without a word, a thought, a tool or a token, after which nothing is expected any more."""
 
 
 class Updates(Conversation):
@@ -32,8 +30,6 @@ class Updates(Conversation):
         kind = str(update["sessionUpdate"])
         if not self.known.ready or self.known.past:
             return self._before(kind, update)
-        if kind not in ("usage_update", *NOTHING_NEW):
-            self.known.aimless = 0
         match kind:
             case "agent_message_chunk" | "agent_thought_chunk":
                 return self._words("message" if kind == "agent_message_chunk" else "thought", update)
@@ -127,12 +123,7 @@ class Updates(Conversation):
             and cost.get("currency", "USD") == "USD"
         ):
             self.known.cost = float(cost["amount"])
-        self.known.aimless = 0 if update.get("used") else self.known.aimless + 1
-        if self.known.aimless < AIMLESS or self.known.turn is None or self.known.ended:
-            return ()
-        message = f"it made {AIMLESS} steps in a row without a word, a tool or a token"
-        self.known.turn = None
-        return (self.end(ok=False, reason="protocol", message=message),)
+        return ()
 
     def _info(self, update: Said) -> Sequence[Event]:
         """A title, of which nobody has asked; of Codex also how its thread is, and each error that it tries again after."""

@@ -25,7 +25,8 @@ class Quirks:
     """It ends a turn that its provider refused with `end_turn`, and the error is what it says last."""
 
 
-# 1.18.33. A permission denied: `end_turn` and not a word. Cost: the session's, whichever process; tokens: the last step's.
+# 1.18.33. A permission denied: `end_turn` and not a word. Cost: the session's, whichever process; tokens: the last step's. Answers that
+# are no stream it asks for again and again, here without a word, which is the idle clock's.
 OPENCODE = Quirks(cost="session", tokens="last_step")
 # 0.49.0. Typed errors, which it says as its own words as well; tokens of all steps; its cost begins anew in each process.
 CLAUDE = Quirks()
