@@ -214,6 +214,9 @@ async def test_every_reason_of_the_contract_is_there(sql):
         "disk_cap",
         "session_poisoned",
         "session_evicted",
+        "credential_busy",
+        "config_failed",
+        "turn_interrupted",
         "ok",
     ]
     assert {row[0] for row in await sql.fetch("select distinct reason from leasehold.reasons")} == set(wanted)
