@@ -40,8 +40,12 @@ begin
       perform record_turn(said.run, said.data);
     elsif said.kind = 'withdrawn' then
       perform withdraw_interaction(said.run, said.data ->> 'id');
-    elsif said.data ->> 'decision' is null and asked_mistake(said.kind, said.data) is null then      -- else it is the agent's own decision
+    elsif said.data ->> 'decision' is not null then                      -- the agent has decided itself
+      continue;
+    elsif asked_mistake(said.kind, said.data) is null then
       perform open_interaction(said.run, said.kind, said.message, said.data);
+    else
+      perform decline_interaction(said.run, said.kind, said.message, said.data);
     end if;
   end loop;
 end $$;
@@ -93,6 +97,26 @@ begin
   else
     perform wait_for_human(run);
     perform pg_notify('leasehold_interactions', '');
+  end if;
+end $$;
+
+-- What nobody could answer is denied at once, if its agent can be told so: it would wait for ever.
+create or replace function leasehold.decline_interaction(run leasehold.runs, kind text, message text, data jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  asked interactions;
+begin
+  if coalesce(jsonb_typeof(data -> 'id'), 'null') not in ('string', 'number') or length(data ->> 'id') not between 1 and 500 then
+    return;
+  end if;
+  insert into interactions as i (tenant, job_id, run_id, external_id, kind, prompt)
+  values ((run).tenant, (run).job_id, (run).id, data ->> 'id', decline_interaction.kind, decline_interaction.message)
+      on conflict (run_id, external_id) do nothing
+  returning i.* into asked;
+  if found then
+    perform give_answer(asked, 'answered', decided(asked, 'deny', asked_mistake(decline_interaction.kind, data)), 'leasehold');
   end if;
 end $$;
 

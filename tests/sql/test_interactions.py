@@ -1,5 +1,6 @@
 """Interactions: what an agent asks is a row and a notice, its job waits, and nothing stays open when its run has ended."""
 
+import json
 from datetime import timedelta
 
 import asyncpg
@@ -174,11 +175,22 @@ async def test_the_agents_own_decision_asks_nobody(sql, begun, status):
 async def test_what_nobody_could_answer_asks_nobody_and_says_so(sql, begun, status, word, wrong):
     job, run = await begun()
     assert await said(sql, run, word) == []
-    assert await asked(sql) is None and await status(job) == "running"
+    assert await sql.fetchval("select count(*) from leasehold.interactions where status = 'pending'") == 0
+    assert await status(job) == "running"
     last = await sql.fetchrow(
-        "select level, message from leasehold.events where job_id = $1 order by seq desc limit 1", job
+        "select level, message from leasehold.events where job_id = $1 and kind = $2 order by seq desc limit 1",
+        job,
+        word[0],
     )
     assert last["level"] == "warning" and wrong in last["message"] and "nobody is asked" in last["message"]
+
+
+async def test_what_nobody_could_answer_is_denied_at_once_so_that_its_agent_does_not_wait_for_ever(sql, worker, begun):
+    _, run = await begun()
+    await said(sql, run, ("question", {"id": "q", "questions": []}))
+    [told] = await sql.fetch("select * from leasehold.read_inputs($1, $2, $3)", *worker.me, [run["run_id"]])
+    assert json.loads(told["data"]) == {"request": "q", "decision": "deny", "message": "it asks nothing"}
+    assert await sql.fetchval("select answered_by from leasehold.interactions") == "leasehold"
 
 
 async def test_a_run_that_has_ended_asks_nothing(sql, worker, begun):
