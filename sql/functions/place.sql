@@ -44,11 +44,13 @@ as $$
 begin
   insert into jobs as j (tenant, project, queue, agent, kind, title, prompt, payload, priority, run_at,
                          concurrency_key, idempotency_key, max_attempts, labels,
-                         conflict_policy, context, repository, session_key, thread, budget_usd, session, new_session)
+                         conflict_policy, context, repository, session_key, thread, budget_usd, session, new_session,
+                         branch, base_branch, use_repository, env_file_path, materialize_env_file)
   values (wanted.tenant, wanted.project, wanted.queue, wanted.agent, wanted.kind, wanted.title, wanted.prompt, wanted.payload,
           wanted.priority, wanted.run_at, wanted.concurrency_key, wanted.idempotency_key, wanted.max_attempts, wanted.labels,
           wanted.conflict_policy, wanted.context, wanted.repository, wanted.session_key, wanted.thread, wanted.budget_usd,
-          wanted.session, wanted.new_session)
+          wanted.session, wanted.new_session, wanted.branch, wanted.base_branch, coalesce(wanted.use_repository, true),
+          wanted.env_file_path, wanted.materialize_env_file)
       on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
   returning j.id, case j.status when 'deferred' then 'deferred' else 'accepted' end into job_id, disposition;
 end $$;

@@ -117,7 +117,9 @@ declare
   wrong text;
 begin
   next_.prompt := (select string_agg(u.text, e'\n\n' order by u.seq) from unnest(unheard) u);
-  next_.session_key := coalesce(job.session_key, 'job:' || job.id);
+  next_.session_key := coalesce(job.session_key, 'job:' || job.id);      -- and what that has become, whatever the job began with
+  next_.session := null;
+  next_.new_session := false;
   next_.conflict_policy := case job.conflict_policy when 'allow' then 'allow' else 'defer' end;
   next_.idempotency_key := null;
   next_.run_at := null;

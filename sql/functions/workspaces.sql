@@ -39,7 +39,7 @@ begin
 end $$;
 
 -- The row of this work on this host, locked; made if there is none. A named branch has one workspace, a conversation has one, and so has
--- any other job, over all its attempts: a resumed agent finds what it knows by its path.
+-- any other job, over all its attempts and those of whoever goes on with it: a resumed agent finds what it knows by its path.
 create or replace function leasehold.place_workspace(self leasehold.workers, who leasehold.agents, job leasehold.jobs, address text)
 returns leasehold.workspaces
 language plpgsql
@@ -47,6 +47,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   key_ text := case when address is not null and (job).branch is not null then 'branch:' || (job).branch
+                    when (job).session_key ~ '^job:[0-9]+$' then (job).session_key
                     else coalesce('session:' || (job).session_key, 'job:' || (job).id) end;
   mine workspaces;
 begin
@@ -183,8 +184,8 @@ begin
   return null;
 end $$;
 
--- A job has ended: its worktree stays or goes, as its agent's row says, and a directory of its own goes. What belongs to a conversation, or
--- to a branch, belongs to more than the job.
+-- A job has ended: its worktree stays or goes, as its agent's row says, and a directory of its own goes; unless another job goes on with
+-- it. What belongs to a conversation, or to a branch, belongs to more than the job.
 create or replace function leasehold.jobs_leave_workspace() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
@@ -196,9 +197,12 @@ begin
       join agents a
         on a.name = w.agent
      where w.job_id = new.id
-       and w.key = 'job:' || new.id
+       and w.key in ('job:' || new.id, new.session_key)
+       and starts_with(w.key, 'job:')
        and w.status = 'free'
-       and (w.kind = 'session' or a.keep_workspace = 'never' or a.keep_workspace = 'on_failure' and new.status = 'succeeded')));
+       and (w.kind = 'session' or a.keep_workspace = 'never' or a.keep_workspace = 'on_failure' and new.status = 'succeeded')
+       and not exists (select from turns t where t.job_id = new.id and t.outcome = 'follow_up')
+       and holder_of(w.tenant, 'session:' || w.agent || ':' || w.key) is null));
   return null;
 end $$;
 

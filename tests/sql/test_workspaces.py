@@ -194,6 +194,45 @@ async def test_while_a_job_is_tried_again_its_worktree_stays_the_same(sql, repo_
     assert fresh["path"] != first["path"] and fresh["branch"] == first["branch"] and fresh["gone"] == [first["path"]]
 
 
+@pytest.mark.parametrize("branch", [None, "docs"])
+async def test_what_was_not_heard_is_done_where_the_work_is(sql, repo_agent, me, job, look, branch):
+    await repo_agent(keep_workspace="never")
+    one = await job(branch=branch, base_branch="main", env_file_path=".env", materialize_env_file=False)
+    first = await take(me, run := await me.claim_job(one))
+    await sql.execute("select leasehold.steer($1, 'also the docs')", one)
+    await me.finish(run)
+    next_ = await look(await sql.fetchval("select follow_up_job from leasehold.turns where job_id = $1", one))
+    names = ("branch", "base_branch", "use_repository", "env_file_path", "materialize_env_file")
+    assert [next_[name] for name in names] == [branch, "main", True, ".env", False]
+    second = await take(me, run := await me.claim_job(next_["id"]))
+    assert (second["path"], second["branch"]) == (first["path"], first["branch"])
+    await me.finish(run)
+    assert await removals(sql) == ([first["path"]] if branch is None else [])
+
+
+async def test_what_was_not_heard_by_an_agent_without_its_repository_is_done_without_it(sql, repo_agent, me, job):
+    await repo_agent()
+    one = await job(use_repository=False)
+    run = await me.claim_job(one)
+    await sql.execute("select leasehold.steer($1, 'also the docs')", one)
+    await me.finish(run)
+    next_ = await sql.fetchval("select follow_up_job from leasehold.turns where job_id = $1", one)
+    assert (await take(me, await me.claim_job(next_)))["kind"] != "repository"
+
+
+async def test_a_directory_of_a_conversation_stays_while_it_is_gone_on_with(sql, me, job):
+    await sql.execute("insert into leasehold.agents (name, adapter, command) values ('talker', 'codex', '{codex}')")
+    one = await job(agent="talker")
+    first = await take(me, run := await me.claim_job(one))
+    two = await job(agent="talker", session_key=f"job:{one}")
+    await me.finish(run)
+    assert await removals(sql) == []
+    second = await take(me, run := await me.claim_job(two))
+    assert second["path"] == first["path"]
+    await me.finish(run)
+    assert await removals(sql) == [first["path"]]
+
+
 async def test_what_is_wanted_gone_beside_it_is_named_until_it_has_gone(sql, repo_agent, me, job):
     await repo_agent(keep_workspace="never")
     await repo_agent("other", repository="https://example.org/other.git", keep_workspace="never")
