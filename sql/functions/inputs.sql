@@ -74,7 +74,8 @@ begin
   end loop;
 end $$;
 
--- What was taken back meanwhile was given to the agent all the same: its row says when.
+-- What was taken back meanwhile was given to the agent all the same: its row says when. What the agent has refused meanwhile it has not
+-- heard.
 create or replace function leasehold.acknowledge_turn(run leasehold.runs, turn bigint) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
@@ -86,7 +87,7 @@ begin
     from turns t
    where t.id = acknowledge_turn.turn
      and t.job_id = (run).job_id
-     and (t.state = 'pending' or t.acknowledged_at is null);
+     and case t.state when 'pending' then t.deliverable else t.acknowledged_at is null end;
   if not found then
     return;
   end if;

@@ -178,6 +178,29 @@ async def test_a_follow_up_alone_takes_the_key_itself(sql, worker, begun, look, 
     await sane()
 
 
+async def test_a_follow_up_of_a_job_that_began_a_session_goes_on_with_that_one(sql, worker, begun, look, sane):
+    made, run = await begun(session_key="s", new_session=True)
+    said_ = await steer(sql, made)
+    await said(sql, run, ("session", {"id": "backend-2"}))
+    await worker.finish(run)
+    follow = await look((await turn(sql, said_))["follow_up_job"])
+    assert (follow["session_key"], follow["session"], follow["new_session"]) == ("s", None, False)
+    assert (await worker.read([await worker.claim_job(follow["id"])]))[0]["session"] == "backend-2"
+    await sane()
+
+
+async def test_a_follow_up_of_a_job_that_named_a_session_goes_on_with_what_that_has_become(sql, worker, begun, look):
+    made, run = await begun(session_key="s")
+    await said(sql, run, ("session", {"id": "backend-1"}))
+    await worker.finish(run)
+    made, run = await begun(session="backend-1")
+    said_ = await steer(sql, made)
+    await said(sql, run, ("session", {"id": "backend-2"}))
+    await worker.finish(run)
+    follow = (await turn(sql, said_))["follow_up_job"]
+    assert follow and (await worker.read([await worker.claim_job(follow)]))[0]["session"] == "backend-2"
+
+
 @pytest.mark.rule("AW23")
 async def test_an_agent_that_cannot_be_steered_gets_a_job_and_the_row_says_so(sql, worker, job, look, hire, sane):
     await hears(sql, "plain", "command")
@@ -210,6 +233,19 @@ async def test_what_its_agent_could_not_take_becomes_a_job_or_the_next_attempts(
     await said(sql, run, ("turn", {"turn": said_, "state": "refused", "why": "too late"}))
     await worker.finish(run)
     assert (await look((await turn(sql, said_))["follow_up_job"]))["prompt"] == "also the docs"
+
+
+@pytest.mark.parametrize("way", ["succeeded", "failed"])
+async def test_what_its_agent_refused_before_its_worker_said_that_it_has_it_is_not_heard(sql, worker, begun, sane, way):
+    job, run = await begun()
+    said_ = await steer(sql, job)
+    await said(sql, run, ("turn", {"turn": said_, "state": "refused", "why": "too late"}))
+    await take(worker, run, ("steer", said_))
+    row = await turn(sql, said_)
+    assert (row["state"], row["acknowledged_at"]) == ("pending", None)
+    await worker.finish(run, way, {"failed": "exit_code"}.get(way))
+    assert (await turn(sql, said_))["outcome"] == "follow_up"
+    await sane()
 
 
 async def test_an_interrupt_that_its_agent_refuses_is_over(sql, worker, begun):
