@@ -39,7 +39,8 @@ begin
 end $$;
 
 -- Tell it to the agent that is at work on this key, if that takes such a thing in the middle of its work. A comment is a job of its own:
--- what it was written about may be done by the time it is read. Null: there is no such agent, or somebody holds its job.
+-- what it was written about may be done by the time it is read. Null: there is no such agent, somebody holds its job, or too much waits
+-- for it already.
 create or replace function leasehold.join_running(wanted leasehold.jobs, wakeup bigint) returns bigint
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
@@ -59,7 +60,7 @@ begin
      and j.agent = wanted.agent
      and j.cancel_requested_at is null
      for update skip locked;
-  if not found then
+  if not found or not can_merge(target, wanted) or is_too_much(target.id, octet_length(words)) then
     return null;
   end if;
   told := add_turn(target, 'steer', words, null, sha256(convert_to(words, 'UTF8')), session_user::text);

@@ -98,13 +98,22 @@ begin
   elsif kind = 'interrupt' and not takes(job.agent, kind) then
     raise exception 'agent "%" cannot be interrupted: its adapter is "%"', job.agent, adapter_of(job.agent)
       using errcode = 'LH102', hint = format('SELECT leasehold.cancel(%s); stops the whole run.', job.id);
-  elsif octet_length(words) + (select coalesce(sum(octet_length(t.text) + 2), 0)
-                                 from turns t
-                                where t.job_id = job.id
-                                  and t.state in ('pending', 'acknowledged')) > 1000000 then
+  elsif is_too_much(job.id, octet_length(words)) then
     raise exception 'more than 1000000 bytes wait for the agent of job %', job.id
       using errcode = 'LH109', hint = 'Wait until it has heard some of it, or SELECT leasehold.cancel_turn(...).';
   end if;
+end $$;
+
+-- Would so many bytes more be more than one job could be asked for, if nobody hears what waits?
+create or replace function leasehold.is_too_much(job bigint, more bigint) returns boolean
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return is_too_much.more + (select coalesce(sum(octet_length(t.text) + 2), 0)
+                               from turns t
+                              where t.job_id = is_too_much.job
+                                and t.state in ('pending', 'acknowledged')) > 1000000;
 end $$;
 
 -- The next turn of a job that the caller has locked; its worker hears of it at once.

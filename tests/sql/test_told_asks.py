@@ -70,6 +70,18 @@ async def test_else_it_is_one_job_behind_it(sql, worker, why, sane):
     await sane()
 
 
+@pytest.mark.rule("PW24")
+async def test_no_ask_is_lost_when_there_is_more_than_its_agent_can_hear_at_once(sql, worker, look, sane):
+    first = await wake(sql, agent="talker", key="k")
+    run = await worker.claim_one()
+    asks = [await wake(sql, agent="talker", key="k", prompt=f"{n} " + "x" * 250_000) for n in range(5)]
+    assert [one[2] == first[2] for one in asks] == [True] * 3 + [False] * 2
+    await worker.finish(run)
+    rows = await sql.fetch("select t.outcome from leasehold.turns t order by id")
+    assert [row["outcome"] for row in rows] == ["follow_up"] * 3
+    await sane()
+
+
 async def test_turns_of_a_job_that_joins_another_go_with_it(sql, worker, job, sane):
     await sql.execute("update leasehold.agents set adapter = 'acp'")
     await wake(sql, agent="talker", key="k")
