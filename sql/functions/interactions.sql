@@ -212,8 +212,9 @@ begin
     if jsonb_path_exists(open_.questions, '$[*] ? (@.secret == true)') then
       update interactions i
          set response = i.response || jsonb_build_object('answers', (
-               select jsonb_object_agg(a.key, case when jsonb_path_exists(open_.questions, '$[*] ? (@.secret == true && @.id == $id)',
-                                                                          jsonb_build_object('id', a.key)) then '["***"]'::jsonb else a.value end)
+               select jsonb_object_agg(a.key, case when exists (select from jsonb_array_elements(open_.questions) q
+                                                                  where q ->> 'id' = a.key and q -> 'secret' = 'true')
+                                                then '["***"]'::jsonb else a.value end)
                  from jsonb_each(i.response -> 'answers') a))
        where i.id = open_.id
          and jsonb_typeof(i.response -> 'answers') = 'object';

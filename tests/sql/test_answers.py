@@ -146,6 +146,13 @@ async def test_what_is_secret_is_forgotten_when_the_run_has_ended(sql, worker, r
     assert await sql.fetchval("select count(*) from leasehold.events e where e::text like '%hunter2%'") == 0
 
 
+async def test_what_is_secret_is_forgotten_whatever_its_question_is_called(sql, worker, run):
+    await said(sql, run, question(WORDS | {"id": 1, "secret": True}, WORDS | {"id": "2", "secret": False}))
+    await answer(sql, (await asked(sql))["id"], answers={"1": "hunter2", "2": "why not"})
+    await worker.finish(run)
+    assert (await response(sql))["answers"] == {"1": ["***"], "2": ["why not"]}
+
+
 POLICIES = [
     ("talker", "bash", "deny"),
     ("talker", "mcp__%", "allow"),
