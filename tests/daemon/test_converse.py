@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -257,3 +258,13 @@ async def test_a_run_of_an_earlier_release_that_has_no_such_stdin_goes_on_by_its
     async with a_life(keeper, run, notes, log) as life:
         ending = await life.end()
     assert ending.exit_code == 0 and life.adapter.done and life.held.why is None
+
+
+async def test_what_nobody_was_asked_is_not_waited_for(keeper, log):
+    notes = Notes()
+    async with a_life(keeper, replace(a_run("ask:x"), events_limit=0), notes, log) as life:
+        await life.until(lambda: life.adapter.waiting and life.talk._asked)
+        assert not [event for event in notes.events.values() if event.kind in ("question", "permission")]
+        assert not life.talk.still(), "its clocks go on"
+        life.want(answer(7, "x"))
+        await life.end()

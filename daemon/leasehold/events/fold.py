@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from leasehold.agents.base import Adapter
+from leasehold.events.asked import ASKS, Unasked
 from leasehold.events.clean import WHOLE_LIMIT, clean, clean_text
 from leasehold.events.deltas import Deltas
 from leasehold.events.mask import Hidden, secrets_of
@@ -15,8 +16,10 @@ from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
 
 Row = OutputRow | EventRow
-COUNTED = ("usage", "session", "question", "permission", "withdrawn", "turn")
+COUNTED = ("usage", "session")
 """Kinds that count beyond the limit, as far again: what floods must not be free of charge."""
+TALKED = (*ASKS, "withdrawn", "turn")
+"""Kinds that have the same limit for themselves: whoever floods may ask, and be answered, all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,9 @@ class StdoutFold(Fold):
         self._lines = LineReader()
         self._limit = run.events_limit
         self._said = 0  # events so far, kept or not
+        self._talked = 0  # of them those of TALKED
         self._cut = False  # one was dropped, and a notice said so
+        self.unasked = Unasked()
         self._deltas = Deltas(run)
 
     def feed(self, raw: bytes) -> list[Row]:
@@ -126,6 +131,7 @@ class StdoutFold(Fold):
         if adapter is None:
             return None
         said = {"said": self._said, "events_limit": self._limit, "cut": self._cut, "deltas": self._deltas.freeze()}
+        said |= {"talked": self._talked, "unasked": self.unasked.freeze()}
         return Place(raw, self.output.offset, {"told": self._told, "inside": inside, "adapter": adapter, **said})
 
     def resume(self, place: Place) -> list[tuple[int, int]]:
@@ -134,6 +140,7 @@ class StdoutFold(Fold):
         self._adapter.thaw(json.loads(place.state["adapter"]))
         self._said, self._limit = int(place.state["said"]), int(place.state["events_limit"])
         self._cut = bool(place.state.get("cut", self._said > self._limit))
+        self._talked, self.unasked = int(place.state.get("talked", 0)), Unasked(place.state.get("unasked", ()))
         if "deltas" in place.state:  # not of a daemon that knew none
             self._deltas.thaw(place.state["deltas"])
         return super().resume(place)
@@ -157,6 +164,14 @@ class StdoutFold(Fold):
         # by mark: the database takes an event for a repeat if it has a higher mark already
         return [*rows, *sorted([*said, *notices], key=lambda row: row.mark or 0)]
 
+    def _counts(self, kind: str) -> bool:
+        """One more of that kind: is there room for it?"""
+        self._said += 1
+        if kind in TALKED:
+            self._talked += 1
+            return self._talked <= self._limit
+        return self._said <= (2 * self._limit if kind in COUNTED else self._limit)
+
     def _events(self, end: int, events: Sequence[Event], size: int) -> Iterator[EventRow]:
         """Events of one line, each with a mark of its own among the line's bytes; the last one's is its end.
 
@@ -168,8 +183,8 @@ class StdoutFold(Fold):
                 yield from self._deltas.add(mark, storable(event), size)
                 continue
             yield from self._deltas.flush()
-            self._said += 1
-            counts = self._said <= (2 * self._limit if event.kind in COUNTED else self._limit)
+            counts = self._counts(event.kind)
+            self.unasked.see(event, told=counts)
             first_cut, self._cut = not counts and not self._cut, self._cut or not counts
             if (counts or first_cut) and mark > self._run.events_mark:
                 yield EventRow(self._run.key, mark, storable(event) if counts else _too_many(self._limit), size)

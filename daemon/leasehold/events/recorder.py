@@ -29,7 +29,8 @@ class Recorder:
         self._run = run
         self._shipper = shipper
         self._keeper = keeper
-        self._out = Channel(Tail(directory / "stdout"), StdoutFold(run, adapter))
+        self._said = StdoutFold(run, adapter)
+        self._out = Channel(Tail(directory / "stdout"), self._said)
         self._err = Channel(Tail(directory / "stderr"), Fold(run))
         self._channels = self._out, self._err
         self.tails = self._out.tail, self._err.tail
@@ -46,6 +47,11 @@ class Recorder:
     def caught_up(self) -> bool:
         """Has the adapter heard all that an earlier life of the daemon may have heard?"""
         return self._written is not None and self._out.tail.offset >= self._written
+
+    @property
+    def unasked(self) -> bool:
+        """Has the agent asked something that nobody will ever see, or answer?"""
+        return bool(self._said.unasked)
 
     def __enter__(self) -> "Recorder":
         return self

@@ -57,7 +57,7 @@ class Talk:
 
     def still(self) -> bool:
         """Is it not the agent's time that passes? It waits for a human, or we do not know yet what it is at."""
-        return self._open and (not self._recorder.caught_up or not self._asked or self._adapter.waiting)
+        return self._open and (not self._recorder.caught_up or not self._asked or self._waits())
 
     async def tell_forever(self) -> None:
         """Tell what there is to tell, whenever the agent has said something or somebody wants something of it."""
@@ -119,11 +119,14 @@ class Talk:
                 for control in self._unsent:
                     self._adapter.send(control)
                 self._unsent.clear()
-            waiting = self._adapter.waiting and self._run.while_waiting == "release"
-            self._roster.rest(self._held, resting=waiting)
+            self._roster.rest(self._held, resting=self._waits() and self._run.while_waiting == "release")
             owed = next((each for each in self._adapter.owed if each.key not in self._told), None)
             self._over = owed is None and self._asked and self._adapter.over
             return owed
+
+    def _waits(self) -> bool:
+        """For a human who knows of it. What nobody was asked nobody answers: its clocks go on, and end that."""
+        return self._adapter.waiting and not self._recorder.unasked
 
     async def _took(self, key: str) -> None:
         self._told.add(key)
