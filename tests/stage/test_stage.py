@@ -77,6 +77,10 @@ def test_without_a_workspace_it_works_where_it_was_started(stage):
     assert stage.said() == f"{stage.directory}\n"
 
 
+def test_an_agent_that_takes_the_run_directory_away_ends_as_it_ends(stage):
+    assert stage.sh(f"rm -rf {stage.directory}/runs; exit 7") == 7
+
+
 def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(word) for word in file.read().split()]

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 from leasehold.stage import config, workspace
@@ -48,14 +49,17 @@ def stage(plan: Plan, base: Mapping[str, str], ends: Ends) -> int:
             report.phase("recording")
         report.phase("over")
     except StageError as error:
-        say(error.step, str(error))
-        report.failed(error)
+        _give_up(report, error)
     except OSError as error:  # no room, no right: whatever it was, there was no agent, or it has left
         kind = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "workspace"
-        failed = StageError(kind, "stage", str(error))
-        say(failed.step, str(failed))
-        report.failed(failed)
+        _give_up(report, StageError(kind, "stage", str(error)))
     return status if status is not None else _failed(report, ends)
+
+
+def _give_up(report: Report, error: StageError) -> None:
+    with suppress(OSError):  # where the report cannot be written, how the agent has left is still said
+        say(error.step, str(error))
+        report.failed(error)
 
 
 def _failed(report: Report, ends: Ends) -> int:
