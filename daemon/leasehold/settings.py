@@ -24,7 +24,7 @@ NOT_FIELDS = frozenset({"LEASEHOLD_CONFIG", "LEASEHOLD_TEST_DSN"})
 """Names of ours in the environment that are not settings. A run's own LEASEHOLD_RUN_ID and so on are not either."""
 OF_A_RUN = frozenset({
     "JOB_ID", "RUN_ID", "ATTEMPT", "TENANT", "KEEPER_ID", "CONTEXT", "SESSION", "WORKSPACE", "WORKSPACE_SOURCE", "REPOSITORY",
-    "BRANCH", "BASE_BRANCH",
+    "BRANCH", "BASE_BRANCH", "ACP_MODE",
 })  # fmt: skip
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 IN_URL = re.compile(r"(://[^:/@\s]*):(?:[^/?#\s]*@|[^@\s]*@)")

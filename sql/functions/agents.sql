@@ -119,7 +119,7 @@ begin
   for one in select key, value from jsonb_each(env) loop
     if one.key !~ '^[A-Za-z_][A-Za-z0-9_]*$' then
       return format('"%s" is not a name of a variable', one.key);
-    elsif upper(one.key) like 'LEASEHOLD\_%' then
+    elsif upper(one.key) like 'LEASEHOLD\_%' and one.key <> 'LEASEHOLD_ACP_MODE' then      -- that one is for its administrator to say
       return format('"%s" is set by Leasehold', one.key);
     elsif jsonb_typeof(one.value) <> 'string' then
       return format('the value of "%s" is a JSON %s', one.key, jsonb_typeof(one.value));

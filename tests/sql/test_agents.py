@@ -154,3 +154,10 @@ async def test_only_its_status_brings_an_agent_back_that_is_not_to_be_asked(sql,
     async with refused("LH062"):
         await sql.execute(f"select leasehold.{function}('fixer')")
     assert await sql.fetchval("select status from leasehold.agents") == status
+
+
+async def test_which_mode_an_acp_agent_is_put_into_is_its_rows_to_say(sql):
+    await sql.execute(
+        "insert into leasehold.agents (name, adapter, command, env)"
+        """ values ('planner', 'acp', '{agent,--acp}', '{"LEASEHOLD_ACP_MODE": "plan"}')"""
+    )
