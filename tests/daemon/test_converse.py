@@ -10,6 +10,7 @@ from dataclasses import replace
 import anyio
 import pytest
 from leasehold.models import Control
+from leasehold.runs import converse
 from support.chat.dialect import Chat
 from support.chat.life import Notes, a_life, a_run
 from support.keeper import KeeperProcess
@@ -260,11 +261,13 @@ async def test_a_run_of_an_earlier_release_that_has_no_such_stdin_goes_on_by_its
     assert ending.exit_code == 0 and life.adapter.done and life.held.why is None
 
 
-async def test_what_nobody_was_asked_is_not_waited_for(keeper, log):
+async def test_what_nobody_was_asked_is_not_waited_for(keeper, log, monkeypatch):
+    monkeypatch.setattr(converse, "VAIN", 0.3)
     notes = Notes()
     async with a_life(keeper, replace(a_run("ask:x"), events_limit=0), notes, log) as life:
         await life.until(lambda: life.adapter.waiting and life.talk._asked)
         assert not [event for event in notes.events.values() if event.kind in ("question", "permission")]
         assert not life.talk.still(), "its clocks go on"
+        await life.until(lambda: life.held.why == "unasked")
         life.want(answer(7, "x"))
         await life.end()

@@ -53,6 +53,7 @@ def verdict(why="exit", said=None, **facts):
         ("output_limit", {"signal": 15}, "failed", "output_limit"),
         ("budget", {"signal": 15}, "blocked", "budget"),
         ("unheard", {"signal": 15}, "failed", "protocol"),
+        ("unasked", {"signal": 15}, "blocked", "question"),
         ("session_evicted", {}, "failed", "session_evicted"),
         ("interrupt", {"signal": 15}, "interrupted", "daemon_restart"),
         ("deadline", {"signal": 9}, "interrupted", "lease_lost"),

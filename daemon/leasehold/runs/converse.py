@@ -13,7 +13,7 @@ from leasehold.agents.base import Conversing
 from leasehold.db.calls import Database
 from leasehold.errors import KeeperAway, KeeperRefused, RunRefused, WorkerClosed
 from leasehold.events.recorder import Recorder
-from leasehold.models import Control, Input, Run
+from leasehold.models import Control, Input, Run, boottime
 from leasehold.processes.keeper import Keeper
 from leasehold.runs.lease import Lease
 from leasehold.runs.roster import Held, Roster
@@ -24,6 +24,8 @@ RETRY = 0.5
 """Seconds until the keeper, or an agent that does not read, is tried again."""
 LOOK = 60.0
 """Seconds after which we look again although nobody rang."""
+VAIN = 5.0
+"""Seconds for an agent to take back what nobody could be asked, before it is stopped for waiting in vain."""
 LAST_TRIES = 10
 """Questions to a keeper that is away about a run that has ended; then what it was told stays unsaid."""
 DEAF = ("closed", "unknown_run", "no_fifo")
@@ -49,6 +51,7 @@ class Talk:
         self._over = False
         self._asked = False  # known: what an earlier life was asked; an agent that seems done may be at work on more
         self._closed = False
+        self._vain_since: float | None = None
         self._told: set[str] = set()  # keys that we have told, and the adapter knows it
         self._had: set[str] = set()  # keys that the keeper has, whoever told them
         self._read: set[str] = set()  # keys of the controls that we know of
@@ -70,7 +73,7 @@ class Talk:
             except KeeperRefused as error:
                 pause = RETRY
                 self._open = self._can_be_told(error)
-            await self._recorder.looked.wait(at_most=pause)
+            await self._recorder.looked.wait(at_most=min(pause, self._look_in_vain()))
         self._roster.rest(self._held, resting=False)
 
     async def attend_forever(self) -> None:
@@ -125,8 +128,20 @@ class Talk:
             return owed
 
     def _waits(self) -> bool:
-        """For a human who knows of it. What nobody was asked nobody answers: its clocks go on, and end that."""
+        """For a human who knows of it."""
         return self._adapter.waiting and not self._recorder.unasked
+
+    def _look_in_vain(self) -> float:
+        """Stop it if it waits for what nobody was asked, for nobody will answer that; in so many seconds it is to be looked at again."""
+        if not (self._adapter.waiting and self._recorder.unasked and self._recorder.caught_up):
+            self._vain_since = None
+            return LOOK
+        now = boottime()
+        self._vain_since = now if self._vain_since is None else self._vain_since
+        if now - self._vain_since >= VAIN:
+            self._held.stop("unasked")
+            return LOOK
+        return self._vain_since + VAIN - now
 
     async def _took(self, key: str) -> None:
         self._told.add(key)

@@ -18,6 +18,9 @@ ENDED: dict[str, Verdict] = {
     "spawn": Verdict("timed_out", "spawn", "not started: the keeper did not answer for the agent's spawn_timeout"),
     "output_limit": Verdict("failed", "output_limit", "stopped: it wrote more than the agent's output_limit"),
     "unheard": Verdict("failed", "protocol", "stopped: what it should have been told next could not be told"),
+    "unasked": Verdict(
+        "blocked", "question", "stopped: it waits for an answer to something that nobody could be asked"
+    ),
     "budget": Verdict("blocked", "budget", "stopped: it has cost more than its budget_usd"),
     "session_evicted": Verdict("failed", "session_evicted", "not started: what its session had kept was removed"),
     "interrupt": Verdict("interrupted", "daemon_restart", "stopped because the daemon stopped"),
