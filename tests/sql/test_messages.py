@@ -27,7 +27,7 @@ def whole(run, mark, text, name="m", **more):
     return run, mark, "message", text, {"id": name, "role": "agent"} | more
 
 
-@pytest.mark.rule("S6", "S22", "S88", "SW24")
+@pytest.mark.rule("S6", "S22", "S88", "SW24", "S64")
 async def test_the_prompt_is_the_first_message_from_the_first_start_on(sql, worker, job, words, tell):
     born = await job(prompt="Make it so", thread="t", max_attempts=2)
     assert await words(born) == [], "an insert pays nothing for it"
@@ -115,6 +115,7 @@ async def test_a_message_is_cut_at_its_limit_between_two_characters_and_goes_on_
     )
 
 
+@pytest.mark.rule("S124")
 @pytest.mark.parametrize(
     ("outcome", "status"), [("succeeded", "completed"), ("failed", "failed"), ("interrupted", "failed")]
 )
@@ -224,7 +225,7 @@ async def test_a_tenant_reads_its_own_messages_and_nobody_writes_any(sql, tell, 
             await other.execute(statement)
 
 
-@pytest.mark.rule("S6", "S22")
+@pytest.mark.rule("S6", "S22", "S13")
 async def test_role_and_status_are_closed_lists(sql, tell, run, refused):
     await tell(whole(run, 1, "x"))
     for column in ("role", "status", "source"):
@@ -232,7 +233,7 @@ async def test_role_and_status_are_closed_lists(sql, tell, run, refused):
             await sql.execute(f"update leasehold.messages set {column} = 'odd'")
 
 
-@pytest.mark.rule("A85")
+@pytest.mark.rule("A85", "G16")
 async def test_a_reader_marks_what_it_has_read_of_a_job(sql, job, worker, refused, login):
     born = await job()
     mark = "select leasehold.mark_job_read($1, $2, $3)"

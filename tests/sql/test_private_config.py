@@ -50,7 +50,7 @@ async def test_the_directory_of_a_run_that_never_was_in_a_session_goes_with_it(s
     assert await take(worker) == [f"sessions/{run['run_id']}"]
 
 
-@pytest.mark.rule("G48", "G49")
+@pytest.mark.rule("G48", "G49", "AW33")
 async def test_it_goes_when_its_time_has_come_and_who_needs_it_fails_at_once(sql, begin, worker, clock):
     run = await begin("s-1")
     await worker.finish(run)

@@ -309,7 +309,7 @@ async def test_a_rule_that_keeps_longer_than_there_is_time_keeps_and_stops_no_ot
     await sweeper.sql.fetch("select leasehold.find_orphans($1, $2, $3, $4)", *sweeper.me, [99], [None])
 
 
-@pytest.mark.rule("GW26")
+@pytest.mark.rule("GW26", "G16")
 async def test_a_thread_at_rest_without_jobs_goes_with_its_marks_and_the_others_stay(
     sql, hire, worker, job, clock, kept
 ):

@@ -71,7 +71,7 @@ async def test_what_was_not_heard_is_the_first_that_is_said_in_the_follow_up_and
     assert [row["content"] for row in said] == ["Begin", "one", "two"]
 
 
-@pytest.mark.rule("SW8", "SW32")
+@pytest.mark.rule("SW8", "SW32", "S124")
 async def test_nothing_stays_queued_in_a_job_that_has_ended(sql, worker, begun, users):
     job, run = begun
     await steer(sql, job, "one")

@@ -153,7 +153,7 @@ async def test_a_directory_that_is_being_removed_is_nobodys_new_one(sql, worker,
         await store(sql, worker, run)
 
 
-@pytest.mark.rule("G46", "G48", "GW19")
+@pytest.mark.rule("G46", "G48", "GW19", "AW33")
 async def test_what_has_had_its_time_goes_oldest_first_bounded_and_never_what_lives(sql, worker, talk, clock):
     await talk("one")
     await clock.forward(hours=1)

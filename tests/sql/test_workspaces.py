@@ -70,7 +70,7 @@ async def test_a_job_of_an_agent_with_a_repository_has_a_worktree_of_it(sql, rep
     assert await take(me, run) == said, "it is asked again after a lost answer"
 
 
-@pytest.mark.rule("P50", "P51")
+@pytest.mark.rule("P50", "P51", "P16", "P49")
 async def test_the_jobs_own_repository_counts_where_the_agent_leaves_room_for_it(sql, repo_agent, me, job):
     await repo_agent(repository="https://example.org/{repository}.git", workspace="/srv/plain")
     for columns, kind, address in (
@@ -100,7 +100,7 @@ async def test_a_job_of_a_conversation_is_where_the_last_one_was(sql, fixer, me,
     assert (await take(me, bare))["kind"] == "none"
 
 
-@pytest.mark.rule("SW23")
+@pytest.mark.rule("SW23", "S21", "S81", "S122")
 async def test_it_is_held_by_one_run_and_let_go_in_the_transaction_of_its_end(sql, repo_agent, me, job):
     await repo_agent()
     one, two = await job(branch="shared"), await job(branch="shared")
@@ -128,6 +128,7 @@ async def test_another_agent_does_not_work_on_the_same_branch_at_the_same_time(s
     assert (await take(me, other))["workspace"] == said["workspace"]
 
 
+@pytest.mark.rule("S84", "S122")
 async def test_a_run_that_is_reaped_lets_go_and_one_that_cannot_be_killed_does_not(sql, repo_agent, me, job, clock):
     await repo_agent()
     said = await take(me, run := await me.claim_job(await job()))
@@ -148,6 +149,7 @@ async def test_a_run_that_is_reaped_lets_go_and_one_that_cannot_be_killed_does_n
     assert await removals(sql) == [stuck["path"]]
 
 
+@pytest.mark.rule("S84", "S122")
 @pytest.mark.parametrize(
     ("keep", "outcome", "stays"),
     [
@@ -371,7 +373,7 @@ async def test_an_env_file_is_one_of_the_repositorys_own_kind(sql, repo_agent, j
         await sql.execute("update leasehold.agents set env_file_path = $1", path)
 
 
-@pytest.mark.rule("S60", "S61")
+@pytest.mark.rule("S60", "S61", "P49")
 async def test_the_jobs_word_on_the_env_file_goes_before_the_agents(sql, repo_agent, me, job):
     await repo_agent(env_file_path=".env", env_file_text="A=1\n")
     for columns, expected in (
