@@ -17,6 +17,14 @@ open(os.path.join(home, os.environ["LEASEHOLD_RUN_ID"]), "w").close()
 print(json.dumps({"type": "result", "value": {"home": home, "there": count, "mode": open(home + "/settings.json").read()}}))
 """
 
+SAID = """
+    select string_agg(said, ' ')
+      from (select s::text as said from leasehold.session_overview s
+            union all select a::text from leasehold.session_activity a
+            union all select e::text from leasehold.events e
+            union all select r::text from leasehold.runs r
+            union all select leasehold.why(j.id) from leasehold.jobs j) all_of_it"""
+
 
 @pytest.fixture
 def login(tmp_path):
@@ -54,6 +62,27 @@ async def test_a_conversation_goes_on_in_its_own_directory_and_another_has_anoth
     assert [host.directory / row["path"] for row in rows] == [Path(first["home"]), Path(other["home"])]
 
 
+@pytest.mark.rule("A73")
+async def test_what_is_said_of_a_conversation_is_ids_and_names_and_nothing_of_its_configuration(
+    host, sql, agent, insert, ends, login
+):
+    talks = "open(os.path.join(os.environ['HOME'], 'settings.json')).read()"
+    command = [
+        sys.executable,
+        "-c",
+        f"import json, os; {talks}; print(json.dumps({{'type': 'session', 'id': 's-17'}}))",
+    ]
+    columns = {"private_config": True, "config_files": '{"settings.json": "verysecret"}', "credential": str(login)}
+    await agent("talker", "", command=command, credential_name="auth.json", **columns)
+    login.write_text('{"token": "verysecret"}')
+    async with host.daemon():
+        await ends(await insert("talker", session_key="talk"), "succeeded")
+    said, event = await sql.fetchval(SAID), "select data from leasehold.events where kind = 'session'"
+    assert "s-17" in said and "talk" in said and "verysecret" not in said
+    assert json.loads(await sql.fetchval(event)) == {"id": "s-17"}
+    assert b"verysecret" not in host.log_file.read_bytes()
+
+
 async def test_a_reset_conversation_leaves_nothing_on_the_disk(host, sql, agent, insert, ends, eventually):
     await agent(
         "talker", "", command=[sys.executable, "-c", SAYS], private_config=True, config_files='{"settings.json": "x"}'
@@ -86,6 +115,7 @@ async def test_jobs_at_once_with_one_rotating_login_all_succeed(host, sql, agent
     assert b"token" not in b"".join(row[0] for row in await sql.fetch("select bytes from leasehold.output"))
 
 
+@pytest.mark.rule("PW47")
 async def test_a_login_that_is_taken_parks_the_job_and_one_that_is_not_there_ends_it(
     host, sql, agent, insert, ends, eventually, login, tmp_path
 ):

@@ -12,6 +12,14 @@ import pytest
 from support.repository import made
 
 WORKSPACE = "select * from leasehold.workspaces order by id desc limit 1"
+SAID = """
+    select string_agg(said, ' ')
+      from (select w::text as said from leasehold.workspaces w
+            union all select e::text from leasehold.events e
+            union all select r::text from leasehold.runs r
+            union all select j::text from leasehold.jobs j
+            union all select a::text from leasehold.artifacts a
+            union all select leasehold.why(j.id) from leasehold.jobs j) all_of_it"""
 
 
 @pytest.fixture
@@ -261,7 +269,10 @@ async def test_what_an_agent_writes_where_the_stage_reports_is_not_believed_too_
     assert await sql.fetchval("select count(*) from leasehold.artifacts where content like '%root:%'") == 0
 
 
-async def test_a_secret_of_the_env_file_is_in_no_log_and_no_row(host, sql, worker_in, insert, ends, written):
+@pytest.mark.rule("A74")
+async def test_a_secret_of_the_env_file_is_in_no_log_and_no_row(
+    host, sql, worker_in, insert, ends, written, repository
+):
     await worker_in("reader", "wc -c < .env; ls -a", env_file_path=".env", env_file_text="TOKEN=verysecret\n")
     async with host.daemon():
         job = await insert("reader")
@@ -269,7 +280,33 @@ async def test_a_secret_of_the_env_file_is_in_no_log_and_no_row(host, sql, worke
     assert (await written(job)).startswith(b"17\n")
     assert b"verysecret" not in host.log_file.read_bytes()
     assert b"verysecret" not in await asyncio.to_thread(everything, host.directory)
-    assert await sql.fetchval("select count(*) from leasehold.events where data::text like '%verysecret%'") == 0
+    said = await sql.fetchval(SAID)
+    assert "verysecret" not in said and str(repository.path) in said and f"leasehold/{job}/do-it" in said
+
+
+@pytest.mark.rule("PW43")
+async def test_a_run_is_told_truly_where_it_works_and_works_nowhere_else(
+    host, sql, agent, worker_in, insert, ends, written, tmp_path
+):
+    script = "echo $LEASEHOLD_WORKSPACE_SOURCE; pwd"
+    (tmp_path / "home").mkdir()
+    await worker_in("branched", script)
+    await agent("homely", script, workspace=str(tmp_path / "home"))
+    await agent("homeless", script)
+    await agent("lost", script, workspace=str(tmp_path / "nowhere"))
+    told = {}
+    async with host.daemon():
+        for who, columns in (("branched", {}), ("homely", {}), ("homeless", {}), ("homeless", {"session_key": "talk"})):
+            job = await insert(who, **columns)
+            await ends(job, "succeeded")
+            source, path = (await written(job)).decode().split()
+            told[source] = path
+        lost = await insert("lost")
+        await ends(lost, "failed")
+    assert list(told) == ["agent_repository", "agent_directory", "run", "session"]
+    assert told["agent_directory"] == str(tmp_path / "home") and len(set(told.values())) == 4
+    assert str(tmp_path / "nowhere") in await message(sql, lost)
+    assert await written(lost) == b"", "it has no other place to fall back to"
 
 
 def everything(directory):
