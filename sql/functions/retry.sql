@@ -27,6 +27,10 @@ begin
   elsif wanted.agent_status in ('pending_approval', 'retired') then
     perform refuse_agent(wanted.agent, wanted.agent_status);
   end if;
+  if wanted.concurrency_key is null and wanted.conflict_policy <> 'allow'
+     and holder_of(wanted.tenant, format('session:%s:job:%s', wanted.agent, wanted.id)) is not null then
+    wanted.concurrency_key := format('session:%s:job:%s', wanted.agent, wanted.id);      -- somebody goes on with its conversation: one at a time
+  end if;
   if wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow'
      and not key_is_free(wanted.tenant, wanted.concurrency_key) then
     next_status := 'deferred';
@@ -35,6 +39,7 @@ begin
   perform set_config('leasehold.actor', 'retry', true);
   update jobs j
      set status = next_status,
+         concurrency_key = wanted.concurrency_key,
          max_attempts = least(greatest(j.max_attempts, j.attempts + 1), 1000),
          losses = 0,
          run_at = clock(),

@@ -202,6 +202,23 @@ async def test_a_follow_up_of_a_job_that_named_a_session_goes_on_with_what_that_
 
 
 @pytest.mark.rule("AW23")
+async def test_a_job_that_is_retried_waits_for_whoever_goes_on_with_its_conversation(sql, worker, begun, look, sane):
+    made, run = await begun()
+    said_ = await steer(sql, made)
+    await said(sql, run, ("session", {"id": "backend-1"}))
+    await worker.fail(run)
+    follow = (await turn(sql, said_))["follow_up_job"]
+    assert await sql.fetchval("select leasehold.retry($1)", made) == "deferred"
+    await sane()
+    [run] = await worker.claim()
+    assert run["job_id"] == follow and await worker.claim() == []
+    await worker.finish(run)
+    [run] = await worker.claim()
+    assert run["job_id"] == made and (await worker.read([run]))[0]["session"] == "backend-1"
+    await worker.finish(run)
+    await sane()
+
+
 async def test_an_agent_that_cannot_be_steered_gets_a_job_and_the_row_says_so(sql, worker, job, look, hire, sane):
     await hears(sql, "plain", "command")
     made = await job(agent="plain")
