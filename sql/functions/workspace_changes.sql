@@ -87,7 +87,7 @@ begin
   select current_.tenant, current_.job_id, current_.id, p.source, p.path, p.change_type, p.old_path, p.added, p.deleted,
          case when p.fits then p.diff end, p.diff is not null and not p.fits
     from placed p
-      on conflict (run_id, source, path) do update
+      on conflict (run_id, source, md5(path)) do update
      set change_type = excluded.change_type,
          old_path = excluded.old_path,
          added = excluded.added,

@@ -74,9 +74,9 @@ create table leasehold.workspace_changes (
   diff        text,
   truncated   boolean not null default false,
   created_at  timestamptz not null default leasehold.clock(),
-  constraint workspace_changes_one unique (run_id, source, path),
   constraint workspace_changes_renamed check ((old_path is not null) = (change_type = 'renamed'))
 );
+create unique index workspace_changes_one on leasehold.workspace_changes (run_id, source, md5(path));      -- a path may be too long for an index
 create index workspace_changes_of_job on leasehold.workspace_changes (job_id, id);
 
 -- How far a reader has read a job. A login has its own readers, as in read_cursors.

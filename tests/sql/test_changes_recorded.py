@@ -1,6 +1,7 @@
 """Which files a run has changed: under paths that stay inside, once for each, never more than there is room for."""
 
 import json
+from secrets import token_hex
 
 import pytest
 
@@ -78,6 +79,13 @@ async def test_any_other_path_is_taken_without_its_detours(sql, refused):
         assert await sql.fetchval("select leasehold.check_workspace_path($1)", kept) == kept
     async with refused("LH111", "NULL is no path"):
         await sql.fetchval("select leasehold.check_workspace_path(null)")
+
+
+async def test_a_path_as_long_as_systems_take_is_recorded(sql, record):
+    path = "/".join(token_hex(60) for _ in range(33))
+    for _ in range(2):
+        assert await record({"path": path, "change_type": "added"}) == 1
+    assert [row["path"] for row in await sql.fetch(CHANGES)] == [path]
 
 
 @pytest.mark.rule("SW21")
