@@ -81,6 +81,7 @@ create table leasehold.answer_policies (
   decision   text not null constraint answer_policies_decision check (decision in ('allow', 'deny')),
   message    text,                                     -- for the agent
   created_at timestamptz not null default leasehold.clock(),
+  constraint answer_policies_tool check (tool !~ '(^|[^\\])(\\\\)*\\$'),      -- LIKE fails over a backslash at the end
   constraint answer_policies_one unique nulls not distinct (agent, kind, tool),
   constraint answer_policies_questions check (kind = 'permission' or (decision = 'deny' and tool is null))      -- what would it say?
 );

@@ -208,6 +208,20 @@ async def test_a_rule_may_decline_questions_and_never_answers_one(sql, run):
     assert await response(sql) == {"decision": "deny", "message": "nobody is here"}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "taken"), [("C:\\", False), ("C:\\\\\\", False), ("C:\\\\", True), ("100\\%", True)]
+)
+async def test_a_rule_that_could_only_fail_is_refused(sql, run, pattern, taken):
+    statement = "insert into leasehold.answer_policies (tool, decision) values ($1, 'allow')"
+    if taken:
+        await sql.execute(statement, pattern)
+    else:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await sql.execute(statement, pattern)
+    await said(sql, run, permission(tool="C:"))
+    assert (await asked(sql))["status"] == "pending"
+
+
 async def test_only_an_administrator_writes_rules(login, fixer):
     statement = "insert into leasehold.answer_policies (tool, decision) values ('bash', 'allow')"
     await (await login("leasehold_admin")).execute(statement)
