@@ -130,7 +130,7 @@ begin
      where s.tenant = owner
        and s.agent = lower(btrim(forget_session.agent))
        and (forget_session.key is null or s.key = btrim(forget_session.key))
-     order by s.id
+     order by s.key, s.adapter                                       -- as record_said() takes them
        for update
   loop
     if one.kind <> 'directory' and not session_lives(one) then

@@ -101,7 +101,8 @@ begin
                  jsonb_build_object('reason', 'queue'), 'error');
     if late.status = 'deferred' then
       perform reject_wakeups(late.id, 'timed_out');
-    elsif late.concurrency_key is not null and late.conflict_policy <> 'allow' then
+    elsif late.concurrency_key is not null and late.conflict_policy <> 'allow'
+          and live_of(late.tenant, late.concurrency_key) is null then      -- else its follow-up has the key already
       perform promote_next(late.tenant, late.concurrency_key);
     end if;
     return next late.id;
