@@ -146,6 +146,9 @@ begin
   if jsonb_typeof(files) <> 'object' then
     return format('config_files is a JSON %s', jsonb_typeof(files));
   end if;
+  if octet_length(files::text) > 262144 then
+    return 'config_files have more than 262144 bytes together';
+  end if;
   for one in select key, value from jsonb_each(files) loop
     if not is_name_below(one.key) then
       return format('"%s" is not the name of a file below a directory', left(one.key, 100));

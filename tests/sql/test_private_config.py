@@ -1,5 +1,6 @@
 """Runs with a configuration directory of their own: what their session keeps, on which host, and when it goes."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -138,6 +139,7 @@ async def test_a_busy_credential_parks_the_job_and_a_broken_configuration_ends_i
         ({"config_files": '{"a/./x": "y"}'}, "is not the name of a file"),
         ({"config_files": '{"x": 7}'}, "is a JSON number, not text"),
         ({"config_files": "[]"}, "is a JSON array"),
+        ({"config_files": json.dumps({f"{n}": "x" * 60_000 for n in range(5)})}, "262144 bytes together"),
         ({"credential_lock": "never"}, "neither"),
     ],
 )

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
+from leasehold.models import Command
+from leasehold.workspaces.place import Place
 
 
 @pytest.mark.rule("P52")
@@ -79,6 +82,20 @@ def test_without_a_workspace_it_works_where_it_was_started(stage):
 
 def test_an_agent_that_takes_the_run_directory_away_ends_as_it_ends(stage):
     assert stage.sh(f"rm -rf {stage.directory}/runs; exit 7") == 7
+
+
+def test_a_plan_is_longer_than_a_variable_may_be(stage):
+    text = '"' * 60_000
+    run, own = stage.directory / "runs" / "1", stage.directory / "sessions" / "1"
+    run.mkdir(parents=True)
+    config = {"dir": str(own), "env": {}, "files": {f"{n}.toml": text for n in range(4)}}
+    command = Place(str(run), "run", config=config).dressed(Command(argv=("env",)), run)
+    process = subprocess.run(
+        command.argv, env={**os.environ, **command.env}, capture_output=True, timeout=20, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b"LEASEHOLD_STAGE" not in process.stdout
+    assert [(own / f"{n}.toml").read_text() == text for n in range(4)] == [True] * 4
 
 
 def children(pid):

@@ -10,7 +10,7 @@ from typing import NoReturn
 from leasehold.stage import config, workspace
 from leasehold.stage.agent import run_agent
 from leasehold.stage.ends import Ends, leave
-from leasehold.stage.plan import VARIABLE, Plan, read_plan
+from leasehold.stage.plan import Plan, parts, read_plan
 from leasehold.stage.report import Report
 from leasehold.stage.words import StageError, say
 
@@ -27,8 +27,9 @@ def main() -> NoReturn:
     except StageError as error:
         say(error.step, str(error))
         leave(125)
-    base = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    os.environ.pop(VARIABLE, None)
+    for name in parts(os.environ):
+        del os.environ[name]
+    base = dict(os.environ)
     leave(stage(plan, base, ends))
 
 

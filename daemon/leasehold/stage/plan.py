@@ -48,10 +48,18 @@ class Plan:
     config: Mapping[str, object] | None = field(default=None)
 
 
+def parts(environment: Mapping[str, str]) -> list[str]:
+    """The variables that the plan is in, in order."""
+    names = [VARIABLE]
+    while (more := f"{VARIABLE}_{len(names)}") in environment:
+        names.append(more)
+    return names
+
+
 def read_plan(environment: Mapping[str, str], argv: list[str]) -> Plan:
     """Raises StageError."""
     try:
-        said = json.loads(environment[VARIABLE])
+        said = json.loads("".join(environment[name] for name in parts(environment)))
         return Plan(
             argv=tuple(said.get("argv") or argv),
             run_directory=Path(said["run_directory"]),

@@ -10,6 +10,8 @@ from leasehold.models import Command, Run, Verdict
 from leasehold.processes.launch import own_program
 
 VARIABLE = "LEASEHOLD_STAGE"
+PART = 30 << 10
+"""Characters of the plan in one variable, the rest of it in LEASEHOLD_STAGE_1 and so on: Linux starts nothing with one of 128 KiB."""
 OUTCOMES: Mapping[str, tuple[str, str]] = {
     "refused": ("failed", "workspace_failed"),
     "busy": ("interrupted", "workspace_busy"),
@@ -55,7 +57,9 @@ class Place:
         if not self.staged:
             return replace(command, env=env)
         plan = {"run_directory": str(run_directory), "workspace": self.plan, "config": self.config}
-        env[VARIABLE] = json.dumps(plan, ensure_ascii=False)
+        said = json.dumps(plan, ensure_ascii=False)
+        parts = [said[at : at + PART] for at in range(0, len(said), PART)]
+        env |= {f"{VARIABLE}_{number}" if number else VARIABLE: part for number, part in enumerate(parts)}
         return replace(command, argv=(*own_program("leasehold.stage"), *command.argv), env=env)
 
 
