@@ -81,6 +81,16 @@ begin
   return many + unsaid;
 end $$;
 
+-- The session has become another: the backend's, its storage or what is wrong with it. That a run uses it is in updated_at alone.
+create or replace function leasehold.sessions_new_version() returns trigger
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  new.version := old.version + 1;
+  return new;
+end $$;
+
 -- Sessions for people, the newest first. The state is that of now: of runs that live, not of a row that somebody must bring up to date.
 drop view if exists leasehold.session_overview;
 create view leasehold.session_overview with (security_invoker = true) as
@@ -88,7 +98,7 @@ select s.id, s.tenant, s.agent, s.adapter, s.key,
        case when live.run is not null then 'running' when s.kind = 'evicted' then 'evicted' when s.poisoned_reason is not null then 'poisoned'
             when s.backend_session_id is null then 'none' else 'idle' end as state,
        left(s.backend_session_id, 128) as display, live.run as live_run, s.last_run, s.last_error, s.poisoned_reason,
-       s.kind as storage, s.host_id, s.bytes, s.expires_at, s.created_at, s.updated_at
+       s.kind as storage, s.host_id, s.bytes, s.expires_at, s.created_at, s.updated_at, s.version
   from leasehold.sessions s
   left join lateral (select max(r.id) as run
                        from leasehold.runs r

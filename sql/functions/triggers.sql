@@ -284,3 +284,11 @@ create or replace trigger workspace
   for each row
   when (new.finished_at is not null and old.finished_at is null)
   execute function leasehold.jobs_leave_workspace();
+
+-- Sessions: a version for whoever shows them.
+create or replace trigger version
+  before update on leasehold.sessions
+  for each row
+  when ((old.backend_session_id, old.poisoned_reason, old.epoch, old.kind, old.host_id, old.path)
+        is distinct from (new.backend_session_id, new.poisoned_reason, new.epoch, new.kind, new.host_id, new.path))
+  execute function leasehold.sessions_new_version();

@@ -24,6 +24,7 @@ alter table leasehold.runs
 alter table leasehold.sessions
   add column epoch      bigint not null default 0,                -- one more with each reset
   add column last_error text,                                     -- of its last run; null: it went well
+  add column version    bigint not null default 1,                -- one more when it becomes another; being used is no news
   add column created_at timestamptz not null default leasehold.clock();
 create index sessions_backend on leasehold.sessions (backend_session_id) where backend_session_id is not null;
 create index sessions_newest on leasehold.sessions (tenant, updated_at desc, id desc);
