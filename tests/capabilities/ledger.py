@@ -10,17 +10,12 @@ RANGES = {"S": 126, "SW": 41, "A": 94, "AW": 40, "P": 93, "PW": 51, "G": 50, "GW
 """How many numbers each family has. A second letter W: faults of earlier systems; a test shows that we don't have them."""
 
 NOT_YET = {
-    "kept": "jobs go with all that hangs on them; threads, marks of readers and shared sessions are kept for ever",
-    "sessions": "a session is kept and resumed; its list, reset, expiry and several turns come with the interactive adapters",
-    "turns": "turns into a live run come with the interactive adapters",
-    "messages": "conversations (messages of a thread) come with the interactive adapters",
-    "interactions": "questions of an agent, and their answers, come with the interactive adapters",
-    "workspaces": "workspaces as rows with a life of their own (worktrees, storage) are not built",
-    "storage": "what a session keeps on disk, its size and its eviction come with the interactive adapters",
-    "artifacts": "artifacts (diffs, plans, reports) are not built",
-    "secrets": "secrets are not built; an agent's environment is all it gets",
-    "adapters": "there is one adapter so far",
-    "health": "one answer about the health of a daemon is not built",
+    "prompt": "a job always has a prompt of its own; none is made up from its thread",
+    "storage": "a session's row says on which host and in which directory it is kept, and until when; no daemon measures its size, and there is no digest",
+    "secrets": "secrets and credentials are no rows to choose among; a run has its agent's environment, and a login's file of its host",
+    "logins": "a run is lent the login of its agent, alone or as a copy; none is made for it",
+    "masking": "what an agent says of its environment's secrets is masked; what it says of its env file, its configuration or its login is not",
+    "health": "doctor tells of database and schema, queue_stats of depth and age; that the listener lives, and when was the last claim, reap and tick, nobody tells",
 }
 NOT_TAKEN = {
     "forge": "forks, branches and pull requests belong to whoever asks; a job's result carries them",

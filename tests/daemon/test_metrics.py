@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 from contextlib import closing
 from urllib.request import urlopen
@@ -93,13 +94,17 @@ async def test_renewals_are_timed_and_the_lease_is_counted_down(host, page):
         assert await numbers.value("leasehold_renewal_seconds_sum") > 0
 
 
-async def test_a_database_that_goes_away_is_seen_and_its_return_too(host, sql, server, page):
-    name = await sql.fetchval("select current_database()")
+@pytest.mark.rule("GW12")
+async def test_a_database_that_goes_away_is_seen_and_its_return_too_and_nothing_else_of_it(host, sql, server, page):
+    name, user = await sql.fetchrow("select current_database(), session_user")
     async with host.daemon(metrics_address=ANY_PORT, renewal="500ms"):
         numbers = await page()
         await numbers.until("leasehold_database_connected", 1)
         await refuse(server, name, away=True)
         await numbers.until("leasehold_database_connected", 0)
+        assert not {name, user} & set(re.findall(r"[\w-]+", await numbers.text())), (
+            "a number, and no words of the server"
+        )
         await refuse(server, name, away=False)
         await numbers.until("leasehold_database_connected", 1)
 
