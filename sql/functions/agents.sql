@@ -25,6 +25,8 @@ begin
   new.credential := nullif(btrim(new.credential), '');
   new.credential_name := nullif(btrim(new.credential_name), '');
   new.credential_lock := coalesce(new.credential_lock, 'run');
+  new.on_unanswered := coalesce(lower(btrim(new.on_unanswered)), 'deny');
+  new.while_waiting := coalesce(lower(btrim(new.while_waiting)), 'keep');
   new.updated_at := clock();
   new.created_at := coalesce(case tg_op when 'UPDATE' then old.created_at end, new.updated_at);
 
@@ -67,7 +69,7 @@ begin
     when new.credential_lock not in ('run', 'copy') then 'credential_lock is neither "run" nor "copy"'
     when new.credential_wait is null or new.credential_wait < interval '0' or new.credential_wait > interval '1 hour'
       then 'credential_wait is not between 0 and an hour'
-    when new.session_keep <= interval '0' then 'session_keep is not above 0'
+    when new.session_keep <= interval '0' or new.session_keep > interval '10 years' then 'session_keep is not above 0, or longer than 10 years'
     else agent_config_mistake(new.config_files) end;
   if bad is not null then
     raise exception 'configuration of agent "%": %', new.name, bad
@@ -85,9 +87,12 @@ begin
     when new.first_output_timeout <= interval '0' then 'first_output_timeout is not above 0'
     when new.idle_timeout <= interval '0' then 'idle_timeout is not above 0'
     when new.tool_idle_timeout <= interval '0' then 'tool_idle_timeout is not above 0'
+    when new.answer_timeout <= interval '0' then 'answer_timeout is not above 0'
+    when new.on_unanswered not in ('deny', 'cancel', 'ask_again') then 'on_unanswered is not deny, cancel or ask_again'
+    when new.while_waiting not in ('keep', 'release') then 'while_waiting is not keep or release'
     when new.linger_timeout is null or new.linger_timeout <= interval '0' then 'linger_timeout is missing or not above 0'
     when greatest(new.retry_backoff, new.retry_backoff_max, new.stop_grace, new.total_timeout, new.queue_timeout, new.spawn_timeout,
-                  new.first_output_timeout, new.idle_timeout, new.tool_idle_timeout, new.linger_timeout) > interval '10 years'
+                  new.first_output_timeout, new.idle_timeout, new.tool_idle_timeout, new.linger_timeout, new.answer_timeout) > interval '10 years'
       then 'a duration is longer than 10 years'
     when new.output_head is null or new.output_head < 1 then 'output_head is missing or below 1 byte'
     when new.output_tail is null or new.output_tail < 1 then 'output_tail is missing or below 1 byte'

@@ -49,13 +49,16 @@ async def test_a_bare_agent_from_psql(sql, login):
         ("LH046", {"limits": """'{"cpu_weight": 10001}'"""}, '"cpu_weight" is 10001'),
         *(
             ("LH045", {name: value}, f'agent "a": {name} is ')
-            for name in ("queue_timeout", "spawn_timeout", "first_output_timeout", "idle_timeout", "tool_idle_timeout", "linger_timeout")
+            for name in ("queue_timeout", "spawn_timeout", "first_output_timeout", "idle_timeout", "tool_idle_timeout", "linger_timeout", "answer_timeout")
             for value in ("'0'", "'-1 s'")
         ),
         *(
             ("LH045", {name: "'10 years 1 day'"}, "a duration is longer than 10 years")
-            for name in ("queue_timeout", "idle_timeout", "total_timeout", "stop_grace", "retry_backoff_max")
+            for name in ("queue_timeout", "idle_timeout", "total_timeout", "stop_grace", "retry_backoff_max", "answer_timeout")
         ),
+        ("LH045", {"on_unanswered": "'wait'"}, "on_unanswered is not deny, cancel or ask_again"),
+        ("LH045", {"while_waiting": "'free'"}, "while_waiting is not keep or release"),
+        ("LH124", {"session_keep": "'10 years 1 day'"}, "session_keep is not above 0, or longer than 10 years"),
         ("LH045", {"spawn_timeout": "null"}, "spawn_timeout is missing"),
         ("LH045", {"linger_timeout": "null"}, "linger_timeout is missing"),
         ("LH045", {"output_head": "0"}, 'agent "a": output_head is missing or below 1 byte'),
