@@ -44,6 +44,12 @@ def test_nobody_works_on_the_branch_that_work_begins_from(stage, repository, wor
     assert stage.failed["step"] == "branch" and not stage.tree().exists()
 
 
+@pytest.mark.parametrize("instead", ["echo x > {}", "ln -s . {}"])
+def test_a_worktree_that_an_agent_has_replaced_by_something_else_is_made_anew(stage, instead):
+    assert stage.sh(f"cd ..; rm -rf {stage.tree()}; {instead.format(stage.tree())}") == 0
+    assert stage.sh("cat README.md") == 0, stage.said("stderr")
+
+
 def test_a_branch_that_is_known_is_gone_on_with(stage, repository):
     assert stage.sh("echo done > done.txt; git add .; git commit -qm one") == 0
     shutil.rmtree(stage.tree())

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from leasehold.stage.git import Git
 from leasehold.stage.mirror import Mirror
 from leasehold.stage.plan import Workspace
 from leasehold.stage.report import write_json
+from leasehold.stage.within import remove
 from leasehold.stage.words import StageError
 
 MARKER = "leasehold.json"
@@ -67,7 +67,7 @@ def make_tree(plan: Workspace, mirror: Mirror) -> Tree:
     """A fresh worktree on its branch; where the branch is known already, it goes on with that. Raises StageError."""
     path, notes = Path(plan.path), mirror.path / "worktrees" / Path(plan.path).name
     for left in (path, notes, *map(Path, plan.gone)):  # half of one, one that somebody has wrecked, or those not needed
-        shutil.rmtree(left, ignore_errors=True)
+        remove(left)
     path.parent.mkdir(parents=True, exist_ok=True)
     mirror.git.run("worktree", "worktree", "prune")
     base, commit = mirror.base(plan.base)

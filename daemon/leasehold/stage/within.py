@@ -1,6 +1,7 @@
 """Files below a directory that an agent may have filled with anything: no link is followed. If it fails, it raises OSError."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -99,6 +100,27 @@ def open_up(here: int) -> None:
             seen = os.fstat(inner)
             if seen.st_uid == os.geteuid() and seen.st_mode & 0o070 != 0o070:
                 os.fchmod(inner, 0o770)
+
+
+def remove(path: Path) -> None:
+    """Remove a tree of our user's as far as it can be, also where an agent has taken our rights: caches of some tools are read-only."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.is_symlink() or path.is_file():  # put in its place
+        with suppress(OSError):
+            path.unlink()
+    elif path.is_dir():
+        _unlock(path)
+        for above, names, _ in os.walk(path):
+            for name in names:
+                _unlock(Path(above, name))
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlock(path: Path) -> None:
+    with suppress(OSError):
+        seen = path.lstat().st_mode
+        if stat.S_ISDIR(seen) and seen & 0o700 != 0o700:
+            path.chmod(stat.S_IMODE(seen) | 0o700)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from leasehold.stage.plan import Workspace
 from leasehold.stage.report import Report
 from leasehold.stage.steps import Clock, Step, Steps
 from leasehold.stage.tree import Tree, find_tree, make_tree
+from leasehold.stage.within import remove
 from leasehold.stage.words import StageError
 
 
@@ -42,7 +43,7 @@ def _directory(plan: Workspace, steps: Steps) -> str:
     """A plain one. A preparation cannot know what was done there before: it is done each time."""
     path = Path(plan.path)
     for left in plan.gone:
-        shutil.rmtree(left, ignore_errors=True)
+        remove(Path(left))
     if plan.fresh:
         path.mkdir(parents=True, exist_ok=True)
     if not path.is_dir():
