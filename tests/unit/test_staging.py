@@ -50,6 +50,27 @@ def test_an_agent_does_not_stop_its_clocks_by_wrecking_the_report(staging, says,
     assert one.busy and one.late(1.0, 60 + RECORDING) is None and one.late(1.0, 61 + RECORDING) == "linger"
 
 
+@pytest.mark.parametrize("phase", ["over", "anything"])
+def test_an_agent_does_not_stop_its_clocks_by_saying_that_it_is_over(staging, says, phase):
+    one = staging({"prepare_timeout": 100})
+    says(phase="agent", agent_at=50.0)
+    one.look(51.0)
+    says(phase=phase, agent_at=50.0)
+    one.look(60.0)
+    assert one.late(1.0, 60 + RECORDING) is None and one.late(1.0, 61 + RECORDING) == "linger"
+    says(phase="agent", agent_at=50.0)
+    one.look(62.0)
+    assert not one.busy
+
+
+def test_who_waits_to_bring_a_copied_credential_back_is_given_the_time(tmp_path, says):
+    config = {"credential": {"wait": 60.0, "hold": "copy"}}
+    one = Staging(run_of("claude", ["x"]), Place("/w", "run", config=config), tmp_path)
+    says(phase="recording", agent_at=1.0)
+    one.look(10.0)
+    assert one.late(1.0, 69 + RECORDING) is None and one.late(1.0, 71 + RECORDING) == "linger"
+
+
 def test_a_run_without_a_stage_has_its_clocks_from_the_beginning(tmp_path, says):
     says(phase="preparing")
     run = run_of("command", ["x"])

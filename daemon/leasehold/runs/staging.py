@@ -38,11 +38,13 @@ class Staging:
 
     def look(self, now: float) -> Staged:
         """How far it has come by now."""
-        if self.place.staged and self.seen.phase != "over":
+        if self.place.staged:
             before, self.seen = self.seen, read_staged(self._directory)
             if before.agent_at is not None and self.seen.agent_at is None:  # an agent has wrecked it
                 self.seen = before
-            if self.seen.phase == "recording" and self._recording_since is None:
+            if (
+                self.seen.phase not in ("preparing", "agent") and self._recording_since is None
+            ):  # whoever says it is over
                 self._recording_since = now
         return self.seen
 
@@ -61,7 +63,8 @@ class Staging:
         """Why it has to be stopped from outside: its own clock should have done it."""
         if self.place.staged and self.seen.phase == "preparing" and now - began > self.place.patience + SLACK:
             return "prepare"
-        over = self._recording_since is not None and now - self._recording_since > RECORDING
+        patience = RECORDING + self.place.returning
+        over = self._recording_since is not None and now - self._recording_since > patience
         return "linger" if over else None
 
 

@@ -43,6 +43,12 @@ class Place:
         return float((self.plan or {}).get("prepare_timeout", 600.0)) + float(waits)
 
     @property
+    def returning(self) -> float:
+        """Seconds that it may wait until it can bring back a credential of which its agent had a copy."""
+        credential = (self.config or {}).get("credential") or {}
+        return float(credential.get("wait", 0.0)) if credential.get("hold") == "copy" else 0.0
+
+    @property
     def variables(self) -> dict[str, str]:
         """What its agent is told of it."""
         named = {

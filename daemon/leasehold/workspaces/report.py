@@ -14,6 +14,8 @@ from leasehold.workspaces.paths import normalise
 
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 LIMIT = 4 << 20
+STAGE_LIMIT = 256 << 10
+"""Bytes of stage.json, which is read again and again."""
 DIFF_LIMIT = 16 << 20
 KINDS = ("added", "modified", "deleted", "renamed")
 FAILED: Mapping[str, tuple[Outcome, str]] = {
@@ -43,7 +45,7 @@ class Staged:
 
 def read_staged(directory: Path) -> Staged:
     """As far as it can be read."""
-    said = _object(directory / "stage.json")
+    said = _object(directory / "stage.json", STAGE_LIMIT)
     at, size = said.get("agent_at"), said.get("agent_stderr")
     facts = said.get("workspace")
     return Staged(
@@ -85,9 +87,9 @@ def _failed(said: object) -> Verdict | None:
     return Verdict(outcome, reason, clean_text(f"{said.get('step')}: {said.get('message')}"))
 
 
-def _object(path: Path) -> Mapping[str, Any]:
+def _object(path: Path, limit: int = LIMIT) -> Mapping[str, Any]:
     try:
-        value = json.loads(_read(path, LIMIT) or b"{}")
+        value = json.loads(_read(path, limit) or b"{}")
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
