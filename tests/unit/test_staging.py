@@ -1,11 +1,12 @@
 """What the daemon makes of a stage while it lives: whose clocks run, and when it is stopped from outside."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from agents.runs import run_of
 from leasehold.models import Exit
-from leasehold.runs.staging import RECORDING, SLACK, Staging
+from leasehold.runs.staging import RECORDING, SLACK, Staging, _changes
 from leasehold.workspaces.place import Place, own_place
 
 
@@ -97,3 +98,13 @@ def test_why_there_was_no_agent_is_the_runs_reason_unless_somebody_ended_it(stag
     assert one.judged(Exit(1, "", "exited", "cancelled", 125)) is None
     says(phase="over", recording_at=1.0, failed={"kind": failed, "step": "record", "message": "no"})
     assert one.judged(Exit(1, "", "exited", "exit", 0)) is None, "there was an agent"
+
+
+def test_a_secret_is_in_no_reason_and_in_no_diff(tmp_path, says):
+    run = replace(run_of("command", ["x"]), env={"API_KEY": "sesame-7-open"})
+    one = Staging(run, Place("/w", "agent_repository", plan={}), tmp_path)
+    says(phase="preparing", failed={"kind": "workspace", "step": "prepare 1", "message": "it said: sesame-7-open"})
+    assert one.judged(Exit(1, "", "exited", "exit", 125)).message == "prepare 1: it said: *************"
+    (tmp_path / "changes.json").write_text(json.dumps({"changes": [{"path": "a", "change_type": "added"}]}))
+    (tmp_path / "final.diff").write_text("+key = sesame-7-open\n")
+    assert _changes(run, tmp_path) == ([{"path": "a", "change_type": "added"}], "+key = *************\n")

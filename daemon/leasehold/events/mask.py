@@ -49,5 +49,12 @@ class Hidden:
         return next((n for n in range(longest, 0, -1) if any(each.startswith(raw[-n:]) for each in self._secrets)), 0)
 
 
+def hidden(text: str, env: Mapping[str, str]) -> str:
+    """A whole text without the secrets of that environment."""
+    one = Hidden(secrets_of(env))
+    raw = one.hide(text.encode("utf-8", "surrogatepass"))
+    return (raw + one.rest()).decode("utf-8", "replace")
+
+
 def _stars(found: re.Match[bytes]) -> bytes:
     return b"*" * len(found[0])

@@ -11,6 +11,7 @@ from anyio import sleep, to_thread
 from leasehold.agents.homes import config_plan
 from leasehold.db.calls import Database
 from leasehold.errors import RunRefused, WorkerClosed
+from leasehold.events.mask import hidden
 from leasehold.models import Exit, Run, Verdict, boottime
 from leasehold.runs.lease import Lease
 from leasehold.settings import Settings
@@ -57,7 +58,10 @@ class Staging:
         """Why there was no agent, if the stage says so; an agent's own end is the adapter's to judge."""
         if not self.place.staged or ending.why != "exit" or ending.error is not None:
             return None
-        return read_staged(self._directory).failed
+        failed = read_staged(self._directory).failed
+        if failed is None or failed.message is None:
+            return failed
+        return replace(failed, message=hidden(failed.message, self.run.env))  # it may quote what a command has said
 
     def late(self, began: float, now: float) -> str | None:
         """Why it has to be stopped from outside: its own clock should have done it."""
@@ -104,7 +108,7 @@ class Stages:
             return
         directory = self._settings.state_dir / "runs" / str(run.id)
         facts = read_staged(directory).facts
-        recorded = await to_thread.run_sync(read_changes, directory)
+        recorded = await to_thread.run_sync(_changes, run, directory)
         try:
             await self._report(run, facts, *(recorded or (None, None)))
         except (RunRefused, WorkerClosed):
@@ -116,3 +120,9 @@ class Stages:
         self, run: Run, facts: Mapping[str, Any], changes: list[dict[str, str]] | None, diff: str | None
     ) -> None:
         await self._db.patiently(self._db.report_workspace, self._lease.worker, run.key, dict(facts), changes, diff)
+
+
+def _changes(run: Run, directory: Path) -> tuple[list[dict[str, str]], str] | None:
+    """What was changed; a secret of its environment that an agent has written into a file is nobody's business either."""
+    recorded = read_changes(directory)
+    return recorded and (recorded[0], hidden(recorded[1], run.env))
