@@ -180,7 +180,7 @@ begin
      limit 200                                                 -- the claim is waiting; the rest is one more run
        for update skip locked
   loop
-    continue when not can_merge(target, other);
+    continue when not can_merge(target, other) or is_too_much(target.id, open_bytes(other.id));
     target := merge_into(target, other, other.coalesced + 1, jsonb_build_object('job', other.id));
     perform move_turns(other.id, target);
     perform set_config('leasehold.actor', 'coalesce', true);

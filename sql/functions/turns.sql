@@ -110,10 +110,18 @@ language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 begin
-  return is_too_much.more + (select coalesce(sum(octet_length(t.text) + 2), 0)
-                               from turns t
-                              where t.job_id = is_too_much.job
-                                and t.state in ('pending', 'acknowledged')) > 1000000;
+  return is_too_much.more + open_bytes(is_too_much.job) > 1000000;
+end $$;
+
+create or replace function leasehold.open_bytes(job bigint) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return (select coalesce(sum(octet_length(t.text) + 2), 0)
+            from turns t
+           where t.job_id = open_bytes.job
+             and t.state in ('pending', 'acknowledged'));
 end $$;
 
 -- The next turn of a job that the caller has locked; its worker hears of it at once.

@@ -96,3 +96,22 @@ async def test_turns_of_a_job_that_joins_another_go_with_it(sql, worker, job, sa
     assert (row["state"], row["outcome"], row["follow_up_job"]) == ("ended", "moved", target)
     assert [text for _, _, text in await inputs(worker, run)] == ["and this"]
     await sane()
+
+
+async def test_jobs_whose_turns_are_more_than_one_can_hold_stay_apart(sql, worker, job, sane):
+    await sql.execute("update leasehold.agents set adapter = 'acp'")
+    await wake(sql, agent="talker", key="k")
+    run = await worker.claim_one()
+    waiting = (await wake(sql, agent="talker", key="k"))[2]
+    target = await job(agent="talker", concurrency_key="k", conflict_policy="defer", priority=9)
+    for one in (waiting, target):
+        for _ in range(3):
+            await sql.execute("select leasehold.prompt($1, $2)", one, "x" * 250_000)
+    await worker.finish(run)
+    [run] = await worker.claim()
+    assert run["job_id"] == target
+    await worker.finish(run)
+    rows = await sql.fetch("select state, outcome from leasehold.turns where job_id = $1", target)
+    assert [tuple(row) for row in rows] == [("ended", "follow_up")] * 3
+    assert await sql.fetchval("select status from leasehold.jobs where id = $1", waiting) != "cancelled"
+    await sane()
