@@ -101,8 +101,9 @@ def test_the_end_of_the_input_comes_behind_what_was_taken(keeper):
 def test_an_agent_that_dies_with_its_input_unread_is_no_trouble(keeper):
     caller = keeper.call()
     for run_id in range(1, 6):
-        caller.sh(run_id, "read one; exit 3", stdin=FIFO)
-        tell(caller, run_id, "one", "one\n" + "x" * 2 * MEGABYTE)
+        caller.sh(run_id, "read one; until [ -e go ]; do sleep 0.02; done; exit 3", stdin=FIFO)
+        assert tell(caller, run_id, "one", "one\n" + "x" * 2 * MEGABYTE)["taken"] is True
+        (keeper.path(run_id, "workspace") / "go").touch()
     for run_id in range(1, 6):
         assert caller.ended(run_id)["exit_code"] == 3
         assert tell(caller, run_id, "two", "two\n")["error"] == "closed"
