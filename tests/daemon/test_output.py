@@ -182,7 +182,7 @@ async def test_the_late_outcome_of_a_run_whose_file_has_a_hole_has_the_right_hea
     async with two.daemon(**short, queues="elsewhere"):
         await eventually(sql, "select outcome from leasehold.runs", expected="lost", within=40)
     async with one.daemon(**short, queues="elsewhere"):
-        await ends(job, "succeeded")
+        await ends(job, "succeeded", within=60)
     assert await sql.fetchval("select late_outcome ->> 'outcome' from leasehold.runs") == "succeeded"
     is_head_and_tail(await stored(job), total, 2 * MIB, MIB)
 
