@@ -171,7 +171,8 @@ begin
   new.created_at := now_;
   new.updated_at := now_;
   if new.session_key is not null and new.concurrency_key is null and new.conflict_policy <> 'allow' then
-    new.concurrency_key := 'session:' || new.agent || ':' || new.session_key;      -- two at once would tear the conversation in two
+    perform refuse_own_conversation(new);
+    new.concurrency_key := conversation_key(new.agent, new.session_key);
     new.conflict_policy := 'defer';                            -- it was said of a key of its own, and there is none
   end if;
   if new.concurrency_key is not null and new.conflict_policy <> 'allow' and not key_is_free(new.tenant, new.concurrency_key) then

@@ -27,9 +27,8 @@ begin
   elsif wanted.agent_status in ('pending_approval', 'retired') then
     perform refuse_agent(wanted.agent, wanted.agent_status);
   end if;
-  if wanted.concurrency_key is null and wanted.conflict_policy <> 'allow'
-     and holder_of(wanted.tenant, format('session:%s:job:%s', wanted.agent, wanted.id)) is not null then
-    wanted.concurrency_key := format('session:%s:job:%s', wanted.agent, wanted.id);      -- somebody goes on with its conversation: one at a time
+  if wanted.concurrency_key is null and wanted.conflict_policy <> 'allow' then
+    wanted.concurrency_key := conversation_key(wanted.agent, 'job:' || wanted.id);      -- others may go on with its conversation by now: one at a time
   end if;
   if wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow'
      and not key_is_free(wanted.tenant, wanted.concurrency_key) then

@@ -39,6 +39,40 @@ begin
   return coalesce(home, job.session_key);
 end $$;
 
+-- The concurrency key of jobs that have none of their own and go on with one conversation: two at once would tear it in two.
+create or replace function leasehold.conversation_key(agent text, session_key text) returns text
+language sql immutable
+as $$
+  select 'session:' || agent || ':' || session_key
+$$;
+
+-- A job without a session_key is its own conversation, 'job:<id>', and others go on with it when it is over: until then it holds no key
+-- that they could wait for.
+create or replace function leasehold.refuse_own_conversation(job leasehold.jobs) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  live bigint;
+begin
+  if job.session_key !~ '^job:[1-9][0-9]{0,17}$' then
+    return;
+  end if;
+  select j.id into live
+    from jobs j
+   where j.id = substr(job.session_key, 5)::bigint
+     and j.tenant = job.tenant
+     and j.agent = job.agent
+     and j.session_key is null
+     and j.concurrency_key is distinct from conversation_key(j.agent, job.session_key)
+     and j.status in ('queued', 'deferred', 'running', 'waiting');
+  if found then
+    raise exception 'job % is not over, and this is its conversation', live
+      using errcode = 'LH126', column = 'session_key',
+            hint = format('SELECT leasehold.prompt(%s, ''...'') says it to its agent; or insert this when it has ended.', live);
+  end if;
+end $$;
+
 -- The next run of the key begins a new session, and what runs from before say of theirs is not heard: neither their end nor a repeated
 -- session line takes that back. Without a key: all of the agent. Live runs go on. Answers how many there were.
 create or replace function leasehold.reset_session(agent text, key text default null, tenant text default null) returns int

@@ -202,7 +202,7 @@ begin
        and w.status = 'free'
        and (w.kind = 'session' or a.keep_workspace = 'never' or a.keep_workspace = 'on_failure' and new.status = 'succeeded')
        and not exists (select from turns t where t.job_id = new.id and t.outcome = 'follow_up')
-       and holder_of(w.tenant, 'session:' || w.agent || ':' || w.key) is null));
+       and holder_of(w.tenant, conversation_key(w.agent, w.key)) is null));
   return null;
 end $$;
 

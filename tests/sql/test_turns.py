@@ -219,6 +219,31 @@ async def test_a_job_that_is_retried_waits_for_whoever_goes_on_with_its_conversa
     await sane()
 
 
+@pytest.mark.rule("AW10")
+async def test_nobody_goes_on_with_the_conversation_of_a_job_that_is_not_over(sql, worker, fixer, begun, job, refused):
+    made, run = await begun()
+    await said(sql, run, ("session", {"id": "backend-1"}))
+    async with refused("LH126", f"job {made} is not over") as seen:
+        await job(agent="talker", session_key=f"job:{made}")
+    assert f"leasehold.prompt({made}," in seen.error.hint
+    async with refused("LH126"):
+        await job(agent="talker", session="backend-1")
+    await job(session_key=f"job:{made}")  # another agent's has the same name only
+    await job(agent="talker", session_key=f"job:{made}", conflict_policy="allow")
+    await worker.fail(run)
+    await job(agent="talker", session_key=f"job:{made}")
+
+
+async def test_two_retried_jobs_of_one_conversation_go_one_after_the_other(sql, worker, begun, job, look):
+    first, run = await begun()
+    await worker.fail(run)
+    second = await job(agent="talker", session_key=f"job:{first}")
+    await worker.fail(await worker.claim_job(second))
+    assert await sql.fetchval("select leasehold.retry($1)", first) == "queued"
+    assert await sql.fetchval("select leasehold.retry($1)", second) == "deferred"
+    assert (await look(await job(agent="talker", session_key=f"job:{first}")))["status"] == "deferred"
+
+
 async def test_an_agent_that_cannot_be_steered_gets_a_job_and_the_row_says_so(sql, worker, job, look, hire, sane):
     await hears(sql, "plain", "command")
     made = await job(agent="plain")

@@ -226,9 +226,10 @@ async def test_a_directory_of_a_conversation_stays_while_it_is_gone_on_with(sql,
     await sql.execute("insert into leasehold.agents (name, adapter, command) values ('talker', 'codex', '{codex}')")
     one = await job(agent="talker")
     first = await take(me, run := await me.claim_job(one))
-    two = await job(agent="talker", session_key=f"job:{one}")
+    await sql.execute("select leasehold.steer($1, 'also the docs')", one)
     await me.finish(run)
     assert await removals(sql) == []
+    two = await sql.fetchval("select max(id) from leasehold.jobs where session_key = $1", f"job:{one}")
     second = await take(me, run := await me.claim_job(two))
     assert second["path"] == first["path"]
     await me.finish(run)
