@@ -55,6 +55,10 @@ class RunRefused(LeaseholdError):
         self.code = code
 
 
+class RunHeld(LeaseholdError):
+    """Somebody's open transaction holds the job: nothing was written, try again in a while."""
+
+
 class KeeperAway(LeaseholdError):
     """The keeper does not answer."""
 

@@ -22,11 +22,13 @@ end $$;
 -- Many events of many live runs in one statement. Returns the runs that are refused: ended, or spoken for by another token.
 -- The fence is on the locked head itself, so it is checked again after any wait. An event whose mark is not above the head's
 -- was written before (the answer got lost) and is skipped. A `delta` is a piece of a message: it takes no number, only its mark.
+-- A job that somebody's open transaction holds is not waited for: the worker sends the others' events without it.
 create or replace function leasehold.append_events(
   runs bigint[], tokens uuid[], marks bigint[], kinds text[], levels text[], phases text[], messages text[], datas jsonb[])
 returns setof bigint
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set lock_timeout = '250ms'
 as $$
 begin
   if cardinality(runs) <> any (array[cardinality(tokens), cardinality(marks), cardinality(kinds), cardinality(levels),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import asyncpg
 import structlog
 
-from leasehold.errors import RunRefused, WorkerClosed
+from leasehold.errors import RunHeld, RunRefused, WorkerClosed
 
 log = structlog.get_logger()
 
@@ -54,6 +54,15 @@ def named_errors() -> Iterator[None]:
         if error.sqlstate in RUN_REFUSED:
             raise RunRefused(error.sqlstate or "", words(error)) from error
         raise
+
+
+@contextmanager
+def held_named() -> Iterator[None]:
+    """Turn a lock that was not to be had into RunHeld: for what can go on with others meanwhile."""
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise RunHeld(words(error)) from error
 
 
 class Weather:

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from leasehold.db.access import Rows
-from leasehold.db.away import Weather
+from leasehold.db.away import Weather, held_named
 from leasehold.db.connect import ANSWER, connect_pool
 from leasehold.db.inputs import Inputs
 from leasehold.db.places import Places
@@ -137,13 +137,17 @@ class Database(Inputs, Places, Results, Upkeep):
         return {row[0] for row in refused}
 
     async def append_events(self, rows: Sequence[EventRow]) -> set[int]:
-        """Append events of many runs; answers the runs that were refused. Exactly once by each row's mark."""
-        refused = await self._fetch(
-            "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
-            [row.run.id for row in rows], [row.run.token for row in rows], [row.mark for row in rows],
-            [row.event.kind for row in rows], [row.event.level for row in rows], [row.event.phase for row in rows],
-            [row.event.message for row in rows], [row.event.data for row in rows],
-        )  # fmt: skip
+        """Append events of many runs; answers the runs that were refused. Exactly once by each row's mark.
+
+        Raises RunHeld, with nothing written, if somebody's open transaction holds one of the jobs.
+        """
+        with held_named():
+            refused = await self._fetch(
+                "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
+                [row.run.id for row in rows], [row.run.token for row in rows], [row.mark for row in rows],
+                [row.event.kind for row in rows], [row.event.level for row in rows], [row.event.phase for row in rows],
+                [row.event.message for row in rows], [row.event.data for row in rows],
+            )  # fmt: skip
         return {row[0] for row in refused}
 
     async def append_output(self, rows: Sequence[OutputRow]) -> set[int]:

@@ -11,6 +11,7 @@ from anyio import Event as Signal
 from leasehold import metrics
 from leasehold.db.away import Refusal
 from leasehold.db.calls import Database
+from leasehold.errors import RunHeld
 from leasehold.events.lanes import Checkpoint, Item, Lanes, Mark, Trim
 from leasehold.loops import background
 from leasehold.models import Event, EventRow, OutputRow, RunKey, Stream
@@ -55,6 +56,7 @@ class Shipper:
         self._db = db
         self._lanes = Lanes()
         self._unsaved: set[int] = set()
+        self._held: set[int] = set()  # runs of the batch at hand whose events could not be written now
         self.refused: set[int] = set()
         self.emptied = Signal()  # after close()
         self.readers = CapacityLimiter(1)
@@ -105,14 +107,21 @@ class Shipper:
             items = self._lanes.take(BATCH, BATCH_BYTES)
             # output first: an event never refers to bytes that a reader cannot see yet
             await self._send([item for item in items if isinstance(item, OutputRow)], self._db.append_output)
-            await self._send([item for item in items if isinstance(item, EventRow)], self._db.append_events)
             metrics.OUTPUT_BYTES.inc(sum(len(item.raw) for item in items if isinstance(item, OutputRow)))
+            await self._send([item for item in items if isinstance(item, EventRow)], self._db.append_events)
+            items = self._set_aside(items)
             await self._send([item for item in items if isinstance(item, Trim)], self._trim)
             # last: what was said before a checkpoint is not read again by whoever starts from it
             await self._send([item for item in items if isinstance(item, Checkpoint)], self._save)
             for item in items:
                 if isinstance(item, Mark):
                     item.stored.set()
+
+    def _set_aside(self, items: Sequence[Item]) -> list[Item]:
+        """What else was said of a run whose events wait goes behind them, another time; the rest is answered."""
+        self._lanes.put_back(item for item in items if item.run.id in self._held and not isinstance(item, OutputRow))
+        held, self._held = self._held, set()
+        return [item for item in items if item.run.id not in held]
 
     async def _trim(self, rows: Sequence[Trim]) -> set[int]:
         return await self._db.trim_output([(row.run, row.stream, row.start, row.end) for row in rows])
@@ -126,6 +135,8 @@ class Shipper:
             return
         try:
             self.refused |= await self._db.patiently(call, rows)
+        except RunHeld:
+            await self._send_apart(rows, call)
         except Refusal as error:
             if len(rows) > 1:  # one bad row must not take the others with it
                 for row in rows:
@@ -133,6 +144,15 @@ class Shipper:
                 return
             log.warning("event_unstorable", run_id=rows[0].run.id, error=str(error))
             await self._replace(rows[0])
+
+    async def _send_apart(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], Awaitable[set[int]]]) -> None:
+        """Somebody's transaction holds a job: its run's rows wait, those of the others do not."""
+        runs = {row.run.id for row in rows}
+        if len(runs) == 1:
+            self._held |= runs
+            return
+        for run in runs:
+            await self._send([row for row in rows if row.run.id == run], call)
 
     async def _replace(self, row: Item) -> None:
         """What Postgres will not take is named instead of lost silently."""
