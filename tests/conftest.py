@@ -13,8 +13,11 @@ import pytest
 from capabilities.strict import pytest_collection_modifyitems  # noqa: F401 -- pytest finds it here
 from leasehold.db.embedded import open_postgres
 from leasehold.db.migrate import migrate
+from support.memory import server_directory
 
 TEMPLATE = f"leasehold_test_{secrets.token_hex(4)}"
+COPY = "" if "LEASEHOLD_TEST_DSN" in os.environ else "strategy file_copy"
+"""Nearly twice as fast where a checkpoint costs nothing."""
 
 
 def database(server: str, name: str) -> str:
@@ -32,12 +35,13 @@ def server(tmp_path_factory):
     found = {}
 
     async def serve():
-        async with server_for(tmp_path_factory.mktemp("pg")) as dsn:
-            await make_template(dsn)
-            found["dsn"] = dsn
-            ready.set()
-            await stop.wait()
-            await drop(dsn, TEMPLATE)
+        with server_directory(tmp_path_factory.mktemp("pg")) as directory:
+            async with server_for(directory) as dsn:
+                await make_template(dsn)
+                found["dsn"] = dsn
+                ready.set()
+                await stop.wait()
+                await drop(dsn, TEMPLATE)
 
     def live():
         try:
@@ -87,7 +91,7 @@ async def dsn(server):
     """A fresh, migrated database, dropped afterwards."""
     name = f"{TEMPLATE}_{secrets.token_hex(4)}"
     admin = await asyncpg.connect(server)
-    await admin.execute(f"create database {name} template {TEMPLATE}")
+    await admin.execute(f"create database {name} template {TEMPLATE} {COPY}")
     await admin.close()
     yield database(server, name)
     await drop(server, name)

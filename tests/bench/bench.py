@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 from leasehold.db.embedded import open_postgres
 from leasehold.db.schema import bring_up_to_date
+from support.forkserver import start_command
 from support.host import Host
 
 JOBS = 400
@@ -82,6 +83,7 @@ async def main():
         async with open_postgres(root / "pg" / "data", durable=True) as dsn:
             await bring_up_to_date(dsn)
             host = Host(root / "host", dsn, "bench")
+            host.start = start_command
             sql = await asyncpg.connect(dsn)
             await sql.execute(
                 "insert into leasehold.agents (name, command) values ('true', '{true}'), ('clock', '{date,+%s%N}')"

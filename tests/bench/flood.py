@@ -13,6 +13,7 @@ import asyncpg
 from conftest import TEMPLATE, database, make_template, server_for
 from support import flood as floods
 from support.flood import on_disk, rss
+from support.forkserver import start_command
 from support.host import Host
 
 MIB = 1024 * 1024
@@ -45,9 +46,9 @@ async def measure(gigabytes, floods_at_once):
         async with server_for(directory / "pg") as server:
             await make_template(server)
             sql = await asyncpg.connect(database(server, TEMPLATE))
-            await run(
-                sql, Host(directory / "host", database(server, TEMPLATE), "flood"), int(gigabytes * 1e9), floods_at_once
-            )
+            host = Host(directory / "host", database(server, TEMPLATE), "flood")
+            host.start = start_command
+            await run(sql, host, int(gigabytes * 1e9), floods_at_once)
             await sql.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)

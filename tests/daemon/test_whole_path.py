@@ -5,6 +5,13 @@ import json
 from datetime import timedelta
 
 import pytest
+from support.forkserver import start_command
+
+
+@pytest.fixture(autouse=True)
+def true_command(host):
+    """Here each daemon is started as its unit starts it."""
+    host.start = start_command
 
 
 async def kinds(sql, job):

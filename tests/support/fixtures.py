@@ -3,6 +3,7 @@
 import pytest
 from leasehold.errors import NoPostgres
 from support.host import Host
+from support.memory import server_directory
 from support.server import Postgres, away_from_here
 
 
@@ -90,14 +91,15 @@ def written(sql):
 @pytest.fixture(scope="session")
 def own_server(tmp_path_factory):
     """A server of our own that may be hurt."""
-    server = Postgres(tmp_path_factory.mktemp("own"))
-    try:
-        away_from_here(server.prepare())
-    except NoPostgres as error:
-        pytest.skip(f"no server programs to hurt: {error}")
-    server.start()
-    yield server
-    server.stop()
+    with server_directory(tmp_path_factory.mktemp("own")) as directory:
+        server = Postgres(directory)
+        try:
+            away_from_here(server.prepare())
+        except NoPostgres as error:
+            pytest.skip(f"no server programs to hurt: {error}")
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+from support import forkserver
 
 ALIVE = set("RSDTtI")
 
@@ -21,6 +21,7 @@ class Host:
         self.instance = instance
         self.log_file = directory / "daemon.log"
         self.environment = {}
+        self.start = forkserver.start
 
     @asynccontextmanager
     async def daemon(self, **settings):
@@ -46,16 +47,7 @@ class Host:
         env |= {f"LEASEHOLD_{name.upper()}": str(value) for name, value in settings.items()} | self.environment
         self.mark = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as lines:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "leasehold",
-                "daemon",
-                env=env,
-                stdout=lines,
-                stderr=lines,
-                stdin=subprocess.DEVNULL,
-            )
+            return await self.start("daemon", env=env, stdout=lines, stderr=lines)
 
     def lines(self, *, everything=False):
         """What the daemon logged since it was last started."""

@@ -64,7 +64,11 @@ def _options(sockets: Path, max_connections: int, *, durable: bool) -> list[str]
         "shared_buffers": "64MB",
         "autovacuum_naptime": "10s",
         "log_min_messages": "warning",
-        **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
+        **(
+            {}
+            if durable
+            else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "128MB"}
+        ),
     }
     return [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
 

@@ -1,0 +1,180 @@
+"""Real `leasehold` processes without half a second of imports each: forked from one that has done them, one for each worker of pytest.
+
+What differs from `python -m leasehold`: /proc/<pid>/cmdline and environ are the server's. The demo, README's tour, the units and the bench start the true command.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ANSWER = 60
+"""Seconds for a fork: the first one waits for the imports."""
+
+
+class Forked:
+    """A process as asyncio's: one answer on its connection is its pid, the other one how it ended."""
+
+    def __init__(self, connection, pid, out):
+        self.pid = pid
+        self._connection = connection
+        self._returncode = None
+        self._out = out
+
+    @property
+    def returncode(self):
+        if self._returncode is None:
+            with contextlib.suppress(BlockingIOError):
+                self._ended(self._connection.recv(100))
+        return self._returncode
+
+    async def wait(self):
+        if self.returncode is None:
+            self._ended(await asyncio.get_running_loop().sock_recv(self._connection, 100))
+        return self._returncode
+
+    async def communicate(self):
+        """All of stdout and stderr, if they are pipes; then its end."""
+        said = await asyncio.gather(*(asyncio.to_thread(_read_all, each) for each in self._out))
+        await self.wait()
+        return said
+
+    def send_signal(self, number):
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def _ended(self, answer):
+        if self._returncode is None:
+            self._returncode = int(answer)  # nothing: the server itself is gone, and that is an error
+            self._connection.close()
+
+
+def _read_all(fd):
+    with open(fd, "rb") as pipe:
+        return pipe.read()
+
+
+class Server:
+    """It ends when whoever started it does: its stdin is then at an end."""
+
+    def __init__(self):
+        self.path = str(Path(tempfile.mkdtemp(prefix="leasehold-fork-")) / "socket")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdout.readline() == b"ready\n"
+
+    async def start(self, *words, env, stdout, stderr):
+        """`leasehold words...`. stdout and stderr: a file, or -1 for a pipe that communicate() reads."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(ANSWER)
+        connection.connect(self.path)
+        pipes = [os.pipe() if each == -1 else (None, os.dup(each.fileno())) for each in (stdout, stderr)]
+        request = json.dumps({"words": words, "env": env, "cwd": os.getcwd()}).encode()
+        try:
+            socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [end for _, end in pipes])
+            pid = int(connection.recv(100))
+        finally:
+            for _, end in pipes:
+                os.close(end)
+        connection.setblocking(False)
+        return Forked(connection, pid, [end for end, _ in pipes if end is not None])
+
+
+_servers = {}
+
+
+async def start(*words, env, stdout, stderr):
+    """A `leasehold` process of this pytest worker."""
+    if os.getpid() not in _servers:
+        _servers[os.getpid()] = await asyncio.to_thread(Server)
+    return await _servers[os.getpid()].start(*words, env=env, stdout=stdout, stderr=stderr)
+
+
+async def start_command(*words, env, stdout, stderr):
+    """The same by the true command."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "leasehold", *words, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+    )
+
+
+def serve(path):
+    """Fork for whoever connects. Returns in each child: what it is to do."""
+    watched = selectors.DefaultSelector()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(16)
+    watched.register(listener, selectors.EVENT_READ)
+    watched.register(sys.stdin.fileno(), selectors.EVENT_READ)
+    children = {}
+    print("ready", flush=True)
+    while True:
+        for key, _ in watched.select():
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                request, fds = _receive(connection)
+                if (pid := os.fork()) == 0:
+                    watched.close()
+                    for each in (listener, connection, *(other for _, other in children.values())):
+                        each.close()
+                    return request, fds
+                for fd in fds:
+                    os.close(fd)
+                over = os.pidfd_open(pid)  # can be read when the child has ended
+                children[over] = pid, connection
+                watched.register(over, selectors.EVENT_READ)
+                connection.sendall(str(pid).encode())
+            elif key.fileobj in children:
+                pid, connection = children.pop(key.fileobj)
+                watched.unregister(key.fileobj)
+                os.close(key.fileobj)
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(str(status).encode())
+            else:
+                os._exit(0)
+
+
+def _receive(connection):
+    raw, fds, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+    while len(raw) < 4 + int.from_bytes(raw[:4], "big"):
+        raw += connection.recv(1 << 20)
+    return json.loads(raw[4:]), fds
+
+
+def become(request, fds):
+    """As if it had been started so."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    for number, fd in enumerate((null, *fds)):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = ["leasehold", *request["words"]]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
+    sys.path.pop(0)
+    from leasehold.cli.app import main
+
+    gc.collect()
+    gc.freeze()
+    become(*serve(sys.argv[1]))
+    main()
