@@ -101,6 +101,7 @@ class Run:
     credential_name: str | None = None
     credential_lock: str = "run"
     credential_wait: timedelta = timedelta(minutes=1)
+    secrets: frozenset[str] = frozenset()
 
     @property
     def id(self) -> int:

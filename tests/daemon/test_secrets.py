@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from support.repository import made
 
 KEY = "sk-very-secret-0123456789"
 TALKS = """echo "my key is $MY_API_KEY"; echo "$MY_API_KEY" >&2
@@ -33,6 +34,45 @@ async def test_a_key_that_an_agent_prints_is_stars_for_every_reader(host, sql, a
     logs = [path.read_bytes() for path in host.directory.rglob("*.log")]
     assert logs
     assert KEY.encode() not in b"".join(logs)
+
+
+@pytest.fixture
+def repository(tmp_path, host):
+    repository = made(tmp_path / "origin")
+    host.environment |= repository.environment
+    return repository
+
+
+@pytest.mark.rule("PW41")
+async def test_what_it_was_given_in_files_is_stars_too_also_for_a_daemon_that_takes_it_up(
+    host, sql, agent, insert, ends, eventually, repository, tmp_path
+):
+    login, go = tmp_path / "auth.json", tmp_path / "go"
+    login.write_text(json.dumps({"tokens": {"access_token": KEY + "-lent"}}))
+    teller = f"""
+cat .env $HOME/auth.json $HOME/config.toml; cp .env new.txt; git add -A; echo '{{"type": "progress", "text": "here"}}'
+while [ ! -e {go} ]; do sleep 0.02; done; cat .env $HOME/auth.json $HOME/config.toml >&2"""
+    await agent(
+        "teller", teller, repository=str(repository.path), env=json.dumps(repository.environment), private_config=True,
+        env_file_path=".env", env_file_text=f"THE_KEY={KEY}-file\n", credential=str(login), credential_name="auth.json",
+        config_files=json.dumps({"config.toml": f'bearer_token = "{KEY}-text"\n'}),
+    )  # fmt: skip
+    here = "select exists (select from leasehold.events where job_id = $1 and message = 'here')"
+    async with host.daemon(stop_mode="detach") as daemon:
+        job = await insert("teller")
+        await eventually(sql, here, job, expected=True)
+        daemon.kill()
+        await daemon.wait()
+    go.touch()
+    async with host.daemon():
+        await ends(job, "succeeded")
+    told = await sql.fetchval(EVERYWHERE)
+    assert told.count("THE_KEY=***") == told.count("bearer_token = ") == 2
+    assert KEY not in told
+    diff = await sql.fetchval("select string_agg(content, '') from leasehold.artifacts where job_id = $1", job)
+    assert "new.txt" in diff
+    assert KEY not in diff
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in host.directory.rglob("*.log"))
 
 
 @pytest.mark.rule("PW41")

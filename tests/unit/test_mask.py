@@ -2,9 +2,10 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from leasehold.events.mask import Hidden, secrets_of
+from leasehold.events.mask import Hidden, secrets_in, secrets_of
 
 KEY = "sk-abcabcabd-0123"
 
@@ -17,6 +18,16 @@ def hidden(secrets, *pieces):
 def test_what_a_variable_is_called_says_whether_it_is_secret():
     env = {"OPENAI_API_KEY": KEY, "GH_TOKEN": "ghp_12345678", "PATH": "/usr/bin:/bin", "SHORT_KEY": "abc", "LANG": "C"}
     assert secrets_of(env) == {KEY, "ghp_12345678"}
+
+
+@pytest.mark.parametrize("text", [
+    f"PATH=/usr/bin:/usr/sbin\nexport OPENAI_API_KEY='{KEY}'\nLANG=C\n",
+    f'model = "gpt-5"\nenv_key = "SOMEBODYS_API_KEY"\nexperimental_bearer_token = "{KEY}"\n',
+    json.dumps({"auth_mode": "chatgpt", "tokens": {"access_token": KEY, "id": "one"}, "last_refresh": None}),
+    json.dumps({"openai": {"type": "oauth", "refresh": KEY, "expires": 1764000000000}}, indent=2),
+])  # fmt: skip
+def test_what_a_file_of_settings_calls_so_is_a_secret_and_the_name_of_a_variable_is_none(text):
+    assert secrets_in(text) == {KEY}
 
 
 def test_every_byte_of_a_secret_is_a_star_so_that_offsets_stay():

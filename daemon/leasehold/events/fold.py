@@ -10,7 +10,7 @@ from leasehold.agents.base import Adapter
 from leasehold.events.asked import ASKS, Unasked
 from leasehold.events.clean import WHOLE_LIMIT, clean, clean_text
 from leasehold.events.deltas import Deltas
-from leasehold.events.mask import Hidden, secrets_of
+from leasehold.events.mask import mask_of
 from leasehold.events.stream import OutputStream
 from leasehold.models import Event, EventRow, OutputRow, Run, Stream
 from leasehold.processes.lines import LINE_LIMIT, Line, LineReader, Piece, TooLong
@@ -39,7 +39,7 @@ class Fold:
     def __init__(self, run: Run) -> None:
         sent = run.stdout_shipped if self.name == "stdout" else run.stderr_shipped
         self._run = run
-        self._hidden = Hidden(secrets_of(run.env))
+        self._hidden = mask_of(run)
         self.output = OutputStream(run, self.name, sent)
         self._sent = sent
         self._told = self._was_told()

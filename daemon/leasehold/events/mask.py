@@ -1,4 +1,4 @@
-"""What must not leave a run's files: the secrets of its environment. If it fails, one run fails. Pure.
+"""What must not leave a run's files: the secrets it was given. If it fails, one run fails. Pure.
 
 An agent that prints its key, or a provider that repeats a part of the request in its error, would put it into events and output for
 every reader to see. Each byte of a secret becomes a star, so offsets stay those of the file.
@@ -8,15 +8,31 @@ import json
 import re
 from collections.abc import Collection, Mapping
 
+from leasehold.models import Run
+
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 """Names of variables whose values are nobody's business."""
 LEAST = 8
 """Characters from which on a value is taken for a secret: shorter ones are found in words by accident."""
 
 
+IN_TEXT = re.compile(
+    r"""(?:KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|ACCESS|REFRESH)[\w.-]*["']?[ \t]*[:=]\s*["']?([^\s"',;{}\[\]]{16,})""",
+    re.IGNORECASE,
+)
+"""The same in a file of settings: NAME=value, name = "value", "name": "value"."""
+A_NAME = re.compile(r"[A-Z][A-Z_]*[0-9]?")
+"""What is no secret but the name of the variable that has it."""
+
+
 def secrets_of(env: Mapping[str, str]) -> set[str]:
-    """The values that are to be hidden."""
+    """Those of an environment."""
     return {value for name, value in env.items() if SECRET.search(name) and len(value) >= LEAST}
+
+
+def secrets_in(text: str) -> set[str]:
+    """Those of a file that its agent is given: a credential, an env file, settings."""
+    return {found for found in IN_TEXT.findall(text) if not A_NAME.fullmatch(found)}
 
 
 class Hidden:
@@ -49,9 +65,14 @@ class Hidden:
         return next((n for n in range(longest, 0, -1) if any(each.startswith(raw[-n:]) for each in self._secrets)), 0)
 
 
-def hidden(text: str, env: Mapping[str, str]) -> str:
-    """A whole text without the secrets of that environment."""
-    one = Hidden(secrets_of(env))
+def mask_of(run: Run) -> Hidden:
+    """For one stream of a run."""
+    return Hidden(secrets_of(run.env) | run.secrets)
+
+
+def hidden(text: str, run: Run) -> str:
+    """A whole text without the secrets of that run."""
+    one = mask_of(run)
     raw = one.hide(text.encode("utf-8", "surrogatepass"))
     return (raw + one.rest()).decode("utf-8", "replace")
 

@@ -19,6 +19,7 @@ from leasehold.events.lanes import Trim
 from leasehold.events.recorder import Recorder
 from leasehold.models import EventRow, Exit, OutputRow, Run, RunKey, Stream, Verdict
 from leasehold.processes.keeper import Keeper, KeptRun
+from leasehold.runs.given import with_secrets
 from leasehold.runs.judge import held_to, judge
 from leasehold.runs.lease import Lease
 from leasehold.runs.settle import Settler
@@ -122,7 +123,7 @@ class LateSettler:
     async def _settle_late(self, run: Run, ending: Exit) -> None:
         adapter = adapter_for(run)
         outlet = LateOutlet(self._db, self._lease, self._readers)
-        whole = replace(run, events_mark=-1)  # whatever a later run of the job has set it to
+        whole = replace(await with_secrets(run), events_mark=-1)  # whatever a later run of the job has set it to
         with Recorder(whole, adapter, outlet, self._keeper, self._runs / str(run.id)) as recorder:
             output = await recorder.end()
         await self._settler.settle(run.key, ending, judge(held_to(run.output_limit, ending), adapter), output)

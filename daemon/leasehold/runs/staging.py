@@ -13,6 +13,7 @@ from leasehold.db.calls import Database
 from leasehold.errors import RunRefused, WorkerClosed
 from leasehold.events.mask import hidden
 from leasehold.models import Exit, Run, Verdict, boottime
+from leasehold.runs.given import with_secrets
 from leasehold.runs.lease import Lease
 from leasehold.settings import Settings
 from leasehold.workspaces.place import Place, own_place, taken_place
@@ -61,7 +62,7 @@ class Staging:
         failed = read_staged(self._directory).failed
         if failed is None or failed.message is None:
             return failed
-        return replace(failed, message=hidden(failed.message, self.run.env))  # it may quote what a command has said
+        return replace(failed, message=hidden(failed.message, self.run))  # it may quote what a command has said
 
     def late(self, began: float, now: float) -> str | None:
         """Why it has to be stopped from outside: its own clock should have done it."""
@@ -89,7 +90,8 @@ class Stages:
             place = taken_place(said, run, state_dir, directory)
         else:
             place = own_place(run, directory)
-        return Staging(run, replace(place, config=config_plan(run, state_dir)), directory)
+        config = config_plan(run, state_dir)
+        return Staging(await with_secrets(run, place.env_file), replace(place, config=config), directory)
 
     async def announce(self, run: Run, staging: Staging) -> None:
         """Once the agent is about to begin: on which branch, from which commit."""
@@ -123,6 +125,6 @@ class Stages:
 
 
 def _changes(run: Run, directory: Path) -> tuple[list[dict[str, str]], str] | None:
-    """What was changed; a secret of its environment that an agent has written into a file is nobody's business either."""
+    """What was changed; a secret that an agent has written into a file is nobody's business either."""
     recorded = read_changes(directory)
-    return recorded and (recorded[0], hidden(recorded[1], run.env))
+    return recorded and (recorded[0], hidden(recorded[1], run))

@@ -49,6 +49,11 @@ class Place:
         return float(credential.get("wait", 0.0)) if credential.get("hold") == "copy" else 0.0
 
     @property
+    def env_file(self) -> str:
+        """What is written into its tree for its agent to read."""
+        return str(((self.plan or {}).get("env_file") or {}).get("text", ""))
+
+    @property
     def variables(self) -> dict[str, str]:
         """What its agent is told of it."""
         named = {
