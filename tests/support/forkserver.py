@@ -6,6 +6,7 @@ What differs from `python -m leasehold`: /proc/<pid>/cmdline and environ are the
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -101,7 +102,7 @@ _servers = {}
 async def start(*words, env, stdout, stderr):
     """A `leasehold` process of this pytest worker."""
     if os.getpid() not in _servers:
-        _servers[os.getpid()] = await asyncio.to_thread(Server)
+        _servers[os.getpid()] = Server()
     return await _servers[os.getpid()].start(*words, env=env, stdout=stdout, stderr=stderr)
 
 
@@ -167,6 +168,11 @@ def become(request, fds):
     os.chdir(request["cwd"])
     sys.argv = ["leasehold", *request["words"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTHONPATH" in os.environ:  # it is how tests put something of theirs into a daemon
+        sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+        sys.modules.pop("sitecustomize", None)
+        importlib.invalidate_caches()
+        importlib.import_module("sitecustomize")
 
 
 if __name__ == "__main__":
