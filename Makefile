@@ -12,7 +12,7 @@ JOBS  ?= 1000000
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-agents test-acp record record-acp check model fmt machine stress outage flood bench backlog hammer capabilities clean
+.PHONY: help demo test agents test-agents test-acp record record-acp check model fmt machine stress outage flood bench backlog hammer capabilities clean
 
 help: ## what one can make here
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ model: $(READY) ## every small and large world of the lease protocol: some minut
 
 fmt: $(READY) ## make it look as it should
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+agents: $(READY) ## install the real Codex and Claude Code for the tests: `make test` does a few turns with them then
+	@scripts/agents $(VENV)/agents
 
 test-agents: $(READY) ## the real Codex and Claude Code, from npm, against a scripted model, with no other network
 	@scripts/agents $(VENV)/agents
