@@ -87,6 +87,7 @@ as $$
 declare
   now_ timestamptz := clock();
   asked record;
+  of_thread text;
 begin
   new.agent := lower(btrim(new.agent));
   new.tenant := coalesce(nullif(btrim(new.tenant), ''), current_setting('leasehold.tenant'));
@@ -106,6 +107,9 @@ begin
   new.priority := coalesce(new.priority, 0);
   new.max_attempts := coalesce(new.max_attempts, 1);
   new.max_losses := coalesce(new.max_losses, 3);
+  if new.thread is not null and coalesce(btrim(new.prompt, e' \t\r\n'), '') = '' then
+    of_thread := thread_prompt(new.tenant, new.thread);
+  end if;
 
   if new.tenant <> current_setting('leasehold.tenant') and not may_act_for(new.tenant) then
     raise exception 'the login "%" may not act for tenant "%"', session_user, new.tenant
@@ -113,7 +117,7 @@ begin
   elsif new.agent is null or new.agent = '' then
     raise exception 'a job needs an agent'
       using errcode = 'LH003', column = 'agent', hint = 'INSERT INTO leasehold.jobs (agent, prompt) VALUES (''name'', ''what to do'');';
-  elsif new.prompt is null or btrim(new.prompt, e' \t\r\n') = '' then
+  elsif of_thread is null and coalesce(btrim(new.prompt, e' \t\r\n'), '') = '' then
     raise exception 'a job needs a prompt'
       using errcode = 'LH003', column = 'prompt', hint = 'INSERT INTO leasehold.jobs (agent, prompt) VALUES (''name'', ''what to do'');';
   elsif 'object' <> any (array[jsonb_typeof(new.payload), jsonb_typeof(new.labels), jsonb_typeof(new.context)]) then
@@ -163,6 +167,7 @@ begin
   if new.session is not null then
     new.session_key := key_of_session(new);                            -- after the hash, which is of what was asked
   end if;
+  new.prompt := coalesce(of_thread, new.prompt);                        -- after the hash, too
   new.run_at := coalesce(new.run_at, now_);
   new.due := new.run_at <= now_;
   new.waits_until := greatest(new.run_at, now_) + asked.queue_timeout;

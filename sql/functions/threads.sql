@@ -174,6 +174,46 @@ begin
            where j.id = title_of_job.job);
 end $$;
 
+-- What a job of a thread is to do that brings no prompt: what was last asked there, else what the thread comes to, else what it is
+-- called. Null: nobody knows of such a thread.
+create or replace function leasehold.thread_prompt(tenant text, thread text) returns text
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+declare
+  asked text;
+begin
+  select m.content into asked
+    from messages m
+   where m.tenant = thread_prompt.tenant
+     and m.thread = thread_prompt.thread
+     and m.role = 'user'
+     and btrim(m.content, e' \t\r\n') <> ''
+   order by m.tenant desc, m.thread desc, m.id desc
+   limit 1;
+  return coalesce(asked, (
+    select coalesce(known.summary, 'Work on thread: ' || coalesce(known.title, thread_prompt.thread))
+      from (select (array_agg(k.summary order by k.nth) filter (where k.summary is not null))[1] as summary,
+                   (array_agg(k.title order by k.nth) filter (where k.title is not null))[1] as title,
+                   count(*) as many
+              from (select t.title, t.summary, 9223372036854775807 as nth
+                      from threads t
+                     where t.tenant = thread_prompt.tenant
+                       and t.thread = thread_prompt.thread
+                    union all
+                    select m.title, m.summary, -m.id                    -- said in this very transaction: the newest first
+                      from thread_moves m
+                     where m.xid = pg_current_xact_id_if_assigned()
+                       and m.tenant = thread_prompt.tenant
+                       and m.thread = thread_prompt.thread
+                       and m.job is null) k) known
+     where known.many > 0));
+end $$;
+
 -- Make a thread by hand, or say what it is called or comes to. NULL leaves what is there. Written at commit, as everything here.
 create or replace function leasehold.set_thread(thread text, title text default null, summary text default null, tenant text default null)
 returns void

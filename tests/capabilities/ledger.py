@@ -10,11 +10,9 @@ RANGES = {"S": 126, "SW": 41, "A": 94, "AW": 40, "P": 93, "PW": 51, "G": 50, "GW
 """How many numbers each family has. A second letter W: faults of earlier systems; a test shows that we don't have them."""
 
 NOT_YET = {
-    "prompt": "a job always has a prompt of its own; none is made up from its thread",
     "storage": "a session's row says on which host and in which directory it is kept, and until when; no daemon measures its size, and there is no digest",
     "secrets": "secrets and credentials are no rows to choose among; a run has its agent's environment, and a login's file of its host",
     "logins": "a run is lent the login of its agent, alone or as a copy; none is made for it",
-    "masking": "what an agent says of its environment's secrets is masked; what it says of its env file, its configuration or its login is not",
     "health": "doctor tells of database and schema, queue_stats of depth and age; that the listener lives, and when was the last claim, reap and tick, nobody tells",
 }
 NOT_TAKEN = {

@@ -27,12 +27,12 @@ def test_every_number_is_shown_by_a_test_or_has_a_reason(family, shown):
 
 
 def test_what_is_shown_by_now_has_no_excuse_any_more(tmp_path, monkeypatch):
-    (tmp_path / "X.txt").write_text("# all of it\nX1    one [sic]  [not yet: health]\nX2    two  [not yet: prompt]\n")
+    (tmp_path / "X.txt").write_text("# all of it\nX1    one [sic]  [not yet: health]\nX2    two  [not yet: secrets]\n")
     monkeypatch.setattr(ledger, "HOME", tmp_path)
     monkeypatch.setattr(ledger, "RANGES", {"X": 2})
     assert ledger.settle({"X1", "X9"}) == ["X1"]
-    assert (tmp_path / "X.txt").read_text() == "# all of it\nX1    one [sic]\nX2    two  [not yet: prompt]\n"
-    assert [rule.excuse for rule in ledger.read("X")] == ["", ledger.NOT_YET["prompt"]]
+    assert (tmp_path / "X.txt").read_text() == "# all of it\nX1    one [sic]\nX2    two  [not yet: secrets]\n"
+    assert [rule.excuse for rule in ledger.read("X")] == ["", ledger.NOT_YET["secrets"]]
 
 
 def test_a_reason_is_one_of_those_that_are_spelled_out():

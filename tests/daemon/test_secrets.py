@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from support.host import cmdline, pids
 from support.repository import made
 
 KEY = "sk-very-secret-0123456789"
@@ -43,7 +44,7 @@ def repository(tmp_path, host):
     return repository
 
 
-@pytest.mark.rule("PW41")
+@pytest.mark.rule("X27", "SW37", "PW41")
 async def test_what_it_was_given_in_files_is_stars_too_also_for_a_daemon_that_takes_it_up(
     host, sql, agent, insert, ends, eventually, repository, tmp_path
 ):
@@ -61,6 +62,9 @@ while [ ! -e {go} ]; do sleep 0.02; done; cat .env $HOME/auth.json $HOME/config.
     async with host.daemon(stop_mode="detach") as daemon:
         job = await insert("teller")
         await eventually(sql, here, job, expected=True)
+        assert not [pid for pid in pids() if KEY.encode() in cmdline(pid)]
+        [spec] = host.directory.glob("runs/*/spec.json")
+        assert KEY not in spec.read_text()
         daemon.kill()
         await daemon.wait()
     go.touch()
