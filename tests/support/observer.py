@@ -35,6 +35,7 @@ class Observer:
     def __init__(self, mark):
         self.mark = mark.encode()
         self.known = {}  # (pid, start) -> [(job, tree) or None, first seen]
+        self.foreign = set()  # pids that will not get the mark any more, as long as they are there at each look
         self.samples = 0
         self.most = {}  # job -> most trees at once
         self.trees = {}  # job -> trees ever
@@ -52,13 +53,17 @@ class Observer:
     def look(self):
         """job -> tree -> its living processes."""
         now, seen, living = time.monotonic(), {}, {}
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or (start := born(name)) is None:
+        there = {name for name in os.listdir("/proc") if name.isdigit()}
+        self.foreign &= there
+        for name in there - self.foreign:
+            if (start := born(name)) is None:
                 continue
             known = self.known.get((name, start))
             if known is None or (known[0] is None and now - known[1] < YOUNG):
                 known = [self.of(name), known[1] if known else now]
             seen[name, start] = known
+            if known[0] is None and now - known[1] >= YOUNG:
+                self.foreign.add(name)
             if known[0]:
                 job, tree = known[0]
                 living.setdefault(job, {}).setdefault(tree, set()).add((name, start))
