@@ -19,28 +19,25 @@ from pathlib import Path
 
 ANSWER = 60
 """Seconds for a fork: the first one waits for the imports."""
+LONGEST = 1 << 20
+"""Bytes of a request."""
 
 
 class Forked:
-    """A process as asyncio's: one answer on its connection is its pid, the other one how it ended."""
+    """A process as asyncio's. Its connection brings two messages: its pid, and how it ended."""
 
     def __init__(self, connection, pid, out):
         self.pid = pid
+        self.returncode = None
         self._connection = connection
-        self._returncode = None
         self._out = out
-
-    @property
-    def returncode(self):
-        if self._returncode is None:
-            with contextlib.suppress(BlockingIOError):
-                self._ended(self._connection.recv(100))
-        return self._returncode
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection, self._hear)
 
     async def wait(self):
-        if self.returncode is None:
-            self._ended(await asyncio.get_running_loop().sock_recv(self._connection, 100))
-        return self._returncode
+        await self._ended.wait()
+        return self.returncode
 
     async def communicate(self):
         """All of stdout and stderr, if they are pipes; then its end."""
@@ -58,10 +55,13 @@ class Forked:
     def kill(self):
         self.send_signal(signal.SIGKILL)
 
-    def _ended(self, answer):
-        if self._returncode is None:
-            self._returncode = int(answer)  # nothing: the server itself is gone, and that is an error
-            self._connection.close()
+    def _hear(self):
+        self._loop.remove_reader(self._connection)
+        with self._connection:
+            self.returncode = int(
+                self._connection.recv(100)
+            )  # nothing: the server itself is gone, and that is an error
+        self._ended.set()
 
 
 def _read_all(fd):
@@ -73,7 +73,8 @@ class Server:
     """It ends when whoever started it does: its stdin is then at an end."""
 
     def __init__(self):
-        self.path = str(Path(tempfile.mkdtemp(prefix="leasehold-fork-")) / "socket")
+        self._directory = tempfile.TemporaryDirectory(prefix="leasehold-fork-")
+        self.path = str(Path(self._directory.name) / "socket")
         self._process = subprocess.Popen(
             [sys.executable, __file__, self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -81,13 +82,13 @@ class Server:
 
     async def start(self, *words, env, stdout, stderr):
         """`leasehold words...`. stdout and stderr: a file, or -1 for a pipe that communicate() reads."""
-        connection = socket.socket(socket.AF_UNIX)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(ANSWER)
         connection.connect(self.path)
         pipes = [os.pipe() if each == -1 else (None, os.dup(each.fileno())) for each in (stdout, stderr)]
         request = json.dumps({"words": words, "env": env, "cwd": os.getcwd()}).encode()
         try:
-            socket.send_fds(connection, [len(request).to_bytes(4, "big") + request], [end for _, end in pipes])
+            socket.send_fds(connection, [request], [end for _, end in pipes])
             pid = int(connection.recv(100))
         finally:
             for _, end in pipes:
@@ -116,7 +117,7 @@ async def start_command(*words, env, stdout, stderr):
 def serve(path):
     """Fork for whoever connects. Returns in each child: what it is to do."""
     watched = selectors.DefaultSelector()
-    listener = socket.socket(socket.AF_UNIX)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
     listener.listen(16)
     watched.register(listener, selectors.EVENT_READ)
@@ -127,18 +128,24 @@ def serve(path):
         for key, _ in watched.select():
             if key.fileobj is listener:
                 connection, _ = listener.accept()
-                request, fds = _receive(connection)
+                raw, fds, _, _ = socket.recv_fds(connection, LONGEST, 2)
+                if not raw:  # whoever asked has been killed
+                    connection.close()
+                    continue
                 if (pid := os.fork()) == 0:
                     watched.close()
                     for each in (listener, connection, *(other for _, other in children.values())):
                         each.close()
-                    return request, fds
+                    for each in children:
+                        os.close(each)
+                    return json.loads(raw), fds
                 for fd in fds:
                     os.close(fd)
                 over = os.pidfd_open(pid)  # can be read when the child has ended
                 children[over] = pid, connection
                 watched.register(over, selectors.EVENT_READ)
-                connection.sendall(str(pid).encode())
+                with contextlib.suppress(OSError):
+                    connection.sendall(str(pid).encode())
             elif key.fileobj in children:
                 pid, connection = children.pop(key.fileobj)
                 watched.unregister(key.fileobj)
@@ -148,13 +155,6 @@ def serve(path):
                     connection.sendall(str(status).encode())
             else:
                 os._exit(0)
-
-
-def _receive(connection):
-    raw, fds, _, _ = socket.recv_fds(connection, 1 << 20, 2)
-    while len(raw) < 4 + int.from_bytes(raw[:4], "big"):
-        raw += connection.recv(1 << 20)
-    return json.loads(raw[4:]), fds
 
 
 def become(request, fds):
@@ -172,7 +172,8 @@ def become(request, fds):
         sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
         sys.modules.pop("sitecustomize", None)
         importlib.invalidate_caches()
-        importlib.import_module("sitecustomize")
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module("sitecustomize")
 
 
 if __name__ == "__main__":
