@@ -1,7 +1,7 @@
 -- What becomes of an interaction that nobody answers in its agent's answer_timeout: no (deny), the end of its job (cancel), or once more
 -- to everybody who listens (ask_again).
 
--- Up to 100 whose time is over, and how long until the next one's is (null: none is known). What somebody holds just now is left.
+-- Up to 100 whose time is over, and how long until the next one's is (null: none is known). What somebody holds just now is stepped over.
 create or replace function leasehold.expire_interactions(worker bigint, token uuid)
 returns table (interaction bigint, job_id bigint, what text, next_in interval)
 language plpgsql security definer
@@ -13,15 +13,17 @@ declare
 begin
   perform hold_worker(expire_interactions.worker, expire_interactions.token);
   for late in
-    select l.id, j.id as job
-      from (select i.id, i.job_id
-              from interactions i
-             where i.status = 'pending'
-               and i.expires_at <= clock()
-             order by i.expires_at, i.id
-             limit 100) l
-     cross join lateral (select k.id from jobs k where k.id = l.job_id for update skip locked) j
-     order by j.id, l.id
+    select o.id, o.job
+      from (select l.id, j.id as job
+              from (select i.id, i.job_id
+                      from interactions i
+                     where i.status = 'pending'
+                       and i.expires_at <= clock()
+                     order by i.expires_at, i.id
+                    offset 0) l
+             cross join lateral (select k.id from jobs k where k.id = l.job_id for update skip locked) j
+             limit 100) o                                              -- of those that we hold: what is held by others fills no place
+     order by o.job, o.id
   loop
     what := expire_interaction(late.id);
     if what is not null then

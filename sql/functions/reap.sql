@@ -12,6 +12,7 @@ as $$
 declare
   orphan record;
   current_ runs;
+  held int := 0;
 begin
   if cardinality(suspects) is distinct from cardinality(reap.renewals) then
     perform refuse_arguments('reap needs one number of renewals for each suspect');
@@ -28,10 +29,11 @@ begin
      where r.ended_at is null
        and w.state in ('closed', 'lost')
      order by r.job_id
-     limit 50
   loop
+    exit when held >= 50;                                                 -- of those that we hold: what is held by others fills no place
     perform from jobs j where j.id = orphan.job_id for update skip locked;      -- a user's open transaction must not stop us
     continue when not found;
+    held := held + 1;
     current_ := lock_run(orphan.id);
     continue when current_.ended_at is not null or current_.worker_id <> orphan.worker_id;
     run_id := current_.id;

@@ -189,6 +189,17 @@ async def test_an_open_transaction_on_a_job_does_not_stop_the_reaper(sql, worker
     assert [row["run_id"] for row in await reaper.reap({})] == [held["run_id"]]
 
 
+async def test_jobs_that_somebody_holds_fill_no_place_of_those_that_nobody_does(sql, worker, hire, job, clock, connect):
+    *held, free = sorted(await claimed(worker, job, 51), key=lambda run: run["job_id"])
+    await clock.forward(seconds=121)
+    reaper, user = await hire(instance="beta"), await connect()
+    async with user.transaction():
+        jobs = [run["job_id"] for run in held]
+        await user.execute("select from leasehold.jobs where id = any ($1) order by id for update", jobs)
+        assert [row["run_id"] for row in await reaper.reap()] == [free["run_id"]]
+    assert len(await reaper.reap({})) == 50
+
+
 @pytest.mark.rule("PW4")
 @pytest.mark.parametrize("by", ["reap", "adopt"])
 async def test_a_run_that_its_worker_finishes_in_the_last_moment_keeps_its_verdict(

@@ -290,3 +290,17 @@ async def test_an_unanswered_one_of_a_job_that_somebody_holds_is_left(sql, worke
         await other.execute("select from leasehold.jobs where id = $1 for update", run["job_id"])
         assert (await expire(sql, worker))[0] == []
     assert len((await expire(sql, worker))[0]) == 1
+
+
+async def test_those_that_somebody_holds_fill_no_place_of_those_that_nobody_does(sql, worker, run, job, clock, connect):
+    await sql.execute("update leasehold.agents set answer_timeout = '1 minute'")
+    await said(sql, run, *(permission(f"p{number}") for number in range(100)))
+    await job(agent="talker")
+    free = await worker.claim_one()
+    await said(sql, free, permission("free"))
+    await clock.forward(minutes=1)
+    other = await connect()
+    async with other.transaction():
+        await other.execute("select from leasehold.jobs where id = $1 for update", run["job_id"])
+        assert (await expire(sql, worker))[0] == [((await asked(sql, free))["id"], "deny")]
+    assert len((await expire(sql, worker))[0]) == 100
