@@ -1,7 +1,8 @@
 -- What a worker carries to its live agents: turns and answers that they have not been given yet.
 
--- In the order in which they came. `again`: those that were given to these runs before, too; who has built a conversation anew from
--- its output needs them all, and the keeper gives nothing twice.
+-- In the order in which they came: turns by their numbers, whatever the clock has done meanwhile, and answers by the clock among them.
+-- `again`: those that were given to these runs before, too; who has built a conversation anew from its output needs them all, and the
+-- keeper gives nothing twice.
 create or replace function leasehold.read_inputs(worker bigint, token uuid, runs bigint[], again boolean default false)
 returns table (run_id bigint, kind text, id bigint, text text, data jsonb)
 language plpgsql security definer
@@ -19,7 +20,8 @@ begin
        and r.ended_at is null
   )
   select one.run, one.kind, one.id, one.text, one.data
-    from (select l.id as run, t.kind, t.id, t.text, '{}'::jsonb as data, t.created_at as at, t.seq
+    from (select l.id as run, t.kind, t.id, t.text, '{}'::jsonb as data, t.seq,
+                 max(t.created_at) over (partition by l.id order by t.seq) as at      -- a later turn is never said earlier
             from live l
            cross join lateral (select k.*
                                  from leasehold.turns k
@@ -30,7 +32,7 @@ begin
            where t.state = 'pending'
               or (read_inputs.again and t.run_id = l.id)
           union all
-          select l.id, 'answer', i.id, null, i.response || jsonb_build_object('request', i.external_id), i.answered_at, 0
+          select l.id, 'answer', i.id, null, i.response || jsonb_build_object('request', i.external_id), 0, i.answered_at
             from live l
            cross join lateral (select k.* from leasehold.interactions k where k.run_id = l.id and k.response is not null offset 0) i
            where i.to_deliver

@@ -2,7 +2,7 @@
 
 import asyncpg
 import pytest
-from sql.talks import hears, inputs, kinds, said, steer, take, turn
+from sql.talks import answer, asked, hears, inputs, kinds, permission, said, steer, take, turn
 
 
 @pytest.fixture
@@ -447,3 +447,19 @@ async def test_the_words_of_a_row_are_closed_lists(sql, begun, table, column):
     await said(sql, run, ("permission", {"id": "p"}))
     with pytest.raises(asyncpg.CheckViolationError):
         await sql.execute(f"update leasehold.{table} set {column} = 'other'")
+
+
+async def test_what_was_said_later_is_given_later_though_the_clock_has_stepped_back(sql, worker, begun, clock):
+    job, run = await begun()
+    await said(sql, run, permission())
+    first = await steer(sql, job, "first")
+    await clock.forward(minutes=-5)
+    second = await steer(sql, job, "second")
+    await clock.forward(minutes=10)
+    await answer(sql, (await asked(sql))["id"], "allow")
+    await clock.forward(minutes=-5)
+    third = await steer(sql, job, "third")
+    for again in (False, True):
+        given = await inputs(worker, run, again=again)
+        assert [number for kind, number, _ in given if kind == "steer"] == [first, second, third]
+        assert [kind for kind, *_ in given][:2] == ["steer"] * 2, "and the answer where the clock says it was"
