@@ -121,6 +121,7 @@ begin
   update messages m
      set run_id = (run).id,
          content = case when m.turn_id is null then j.prompt else m.content end,      -- other asks may have joined it
+         bytes = case when m.turn_id is null then octet_length(j.prompt) else m.bytes end,
          status = 'completed',
          updated_at = clock(),
          version = nextval('leasehold.message_versions'),

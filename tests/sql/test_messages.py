@@ -44,6 +44,18 @@ async def test_the_prompt_is_the_first_message_from_the_first_start_on(sql, work
     assert await sql.fetchval("select array_agg(distinct thread) from leasehold.messages") == ["t"]
 
 
+async def test_a_prompt_that_another_ask_has_joined_counts_all_of_its_bytes(sql, worker, job):
+    key = {"concurrency_key": "k", "conflict_policy": "coalesce"}
+    born = await job(prompt="Make it so", **key)
+    await sql.execute("select leasehold.steer($1, 'also the docs')", born)
+    more = "select leasehold.enqueue('fixer', 'Make it more so', concurrency_key => 'k', conflict_policy => 'coalesce')"
+    await sql.execute(more)
+    await worker.start(await worker.claim_job(born))
+    row = await sql.fetchrow("select content, bytes, truncated from leasehold.messages where source = 'prompt'")
+    assert "Make it more so" in row["content"]
+    assert (row["bytes"], row["truncated"]) == (len(row["content"]), False)
+
+
 @pytest.mark.rule("S6", "S89", "SW31")
 async def test_pieces_grow_one_message_in_place_and_the_whole_closes_it(sql, tell, run, words, story, sane):
     await tell(delta(run, 1, "He"), delta(run, 2, "llo"))
