@@ -58,29 +58,30 @@ class Acp(Begins):
 
     def _requested(self, said: Said) -> Sequence[Event]:
         """It asks something; whatever it is, it gets an answer."""
-        known, ident = self.known, said["id"]
+        known, name = self.known, self.name(said["id"])
         known.past = False
         try:
             match said["method"]:
                 case "session/request_permission":
                     told = self._told_tool(said["params"]["toolCall"])
-                    event, ask = asks.permission(said, told[0])
+                    event, ask = asks.permission(said, told[0], name)
                     events = [*told[1], event]
                 case "elicitation/create":
-                    event, ask = asks.question(said)
+                    event, ask = asks.question(said, name)
                     events = [event]
                 case method:
-                    self._refuse(ident, NO_METHOD, f"{method} is not offered here")
+                    self._refuse(name, said["id"], NO_METHOD, f"{method} is not offered here")
                     return (unknown(said, f"{method}, which was not offered"),)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self._refuse(ident, BAD_PARAMS, f"it was not understood: {type(error).__name__}")
+            self._refuse(name, said["id"], BAD_PARAMS, f"it was not understood: {type(error).__name__}")
             return (unknown(said, f"{said['method']}: {type(error).__name__}: {error}"),)
+        before = self._forget(str(said["id"]))  # it would take an answer to that for one to this
         if len(known.asked) >= ASKED_LIMIT:
             known.asked = {key: each for key, each in known.asked.items() if each["open"] or each.get("denied")}
-        known.asked[str(ident)] = {**ask, "worked": known.worked}
+        known.asked[name] = {**ask, "worked": known.worked}
         if known.cancelling:
-            self.release(known.asked[str(ident)])
-        return [*known.close(), *events]
+            self.release(name)
+        return [*known.close(), *before, *events]
 
     def _told_tool(self, call: Said) -> tuple[str, list[Event]]:
         """The name of the tool that it wants to use; it is told as begun before it is asked about."""
@@ -88,17 +89,33 @@ class Acp(Begins):
         tool = self._known_tool(ident, call)
         return tool["name"], [] if tool["told"] else [self.tell_tool(ident)]
 
-    def _refuse(self, ident: Any, code: int, message: str) -> None:
-        self.owe(f"reply:{ident}", {"id": ident, "error": {"code": code, "message": message}})
+    def _refuse(self, name: str, ident: Any, code: int, message: str) -> None:
+        self.owe(f"reply:{name}", {"id": ident, "error": {"code": code, "message": message}})
+
+    def _named(self, ident: str) -> str | None:
+        """The newest that it has asked under this id."""
+        asked = self.known.asked
+        return next((name for name in reversed(asked) if str(asked[name]["id"]) == ident), None)
 
     def _withdrawn(self, ident: str) -> Sequence[Event]:
-        ask = self.known.asked.get(ident)
-        if ask is None:
+        name = self._named(ident)
+        if name is None:
             return ()
+        ask = self.known.asked[name]
         if ask["open"]:
-            self.release(ask)
+            self.release(name)
         ask.pop("released", None)
-        return (Event("withdrawn", None, {"id": ident}),)
+        return (Event("withdrawn", None, {"id": name}),)
+
+    def _forget(self, ident: str) -> Sequence[Event]:
+        name = self._named(ident)
+        if name is None:
+            return ()
+        ask = self.known.asked[name]
+        was_open, ask["open"] = ask["open"], False
+        for key in (ask.get("by", ""), f"reply:{name}"):
+            self.taken(key)
+        return (Event("withdrawn", None, {"id": name}),) if was_open or ask.pop("released", False) else ()
 
     def _answered(self, said: Said) -> Sequence[Event]:
         key, error, result = str(said["id"]), said.get("error"), said.get("result")

@@ -34,16 +34,16 @@ def tool_name(call: Said) -> str:
     return next((name for name in candidates if isinstance(name, str) and name), "tool")
 
 
-def permission(said: Said, tool: str) -> tuple[Event, Said]:
-    """`session/request_permission`: the event, and what has to be known of it for the answer."""
-    call, ident = said["params"]["toolCall"], str(said["id"])
+def permission(said: Said, tool: str, name: str) -> tuple[Event, Said]:
+    """`session/request_permission`: the event under this name, and what has to be known of it for the answer."""
+    call = said["params"]["toolCall"]
     options = [
         {"id": str(each["optionId"]), "name": str(each.get("name") or each["optionId"]), "kind": str(each["kind"])}
         for each in said["params"]["options"]
     ]
     message = str(call.get("title") or tool)
     event = Event(
-        "permission", message, {"id": ident, "tool": tool, "input": abridged(call.get("rawInput")), "options": options}
+        "permission", message, {"id": name, "tool": tool, "input": abridged(call.get("rawInput")), "options": options}
     )
     ask = {
         "id": said["id"],
@@ -55,15 +55,15 @@ def permission(said: Said, tool: str) -> tuple[Event, Said]:
     return event, ask  # fmt: skip
 
 
-def question(said: Said) -> tuple[Event, Said]:
+def question(said: Said, name: str) -> tuple[Event, Said]:
     """`elicitation/create` with a form: each of its fields is a question."""
-    params, ident = said["params"], str(said["id"])
+    params = said["params"]
     if params.get("mode") != "form":
         raise ValueError("only forms can be answered here")
     fields = params["requestedSchema"]["properties"]
-    questions = [_asked(name, field) for name, field in fields.items()]
-    event = Event("question", str(params["message"]), {"id": ident, "questions": questions})
-    known = {name: {"type": field.get("type"), "values": _values(field)} for name, field in fields.items()}
+    questions = [_asked(key, field) for key, field in fields.items()]
+    event = Event("question", str(params["message"]), {"id": name, "questions": questions})
+    known = {key: {"type": field.get("type"), "values": _values(field)} for key, field in fields.items()}
     return event, {"id": said["id"], "kind": "question", "open": True, "fields": known}
 
 

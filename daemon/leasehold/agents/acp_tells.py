@@ -82,9 +82,8 @@ class Tells(Updates):
         known.cancelling = True
         known.interrupts.append(control.id)
         self.tell(control.key, "session/cancel", {"sessionId": known.session})
-        for ask in known.asked.values():
-            if ask["open"]:
-                self.release(ask)
+        for name in [name for name, ask in known.asked.items() if ask["open"]]:
+            self.release(name)
 
     def _answer(self, control: Control) -> None:
         ask = self.known.asked.get(str(control.data.get("request")))
@@ -93,13 +92,14 @@ class Tells(Updates):
         ask["denied"] = asks.denies(ask, control.data)  # also of one that a replay knows to be over
         if not ask["open"]:
             return
-        ask["open"] = False
+        ask["open"], ask["by"] = False, control.key
         self.owe(control.key, {"id": ask["id"], "result": asks.reply(ask, control.data)})
 
-    def release(self, ask: Said) -> None:
+    def release(self, name: str) -> None:
         """Nobody will answer what it has asked: it must not wait."""
+        ask = self.known.asked[name]
         ask["open"], ask["released"] = False, True
-        self.owe(f"reply:{ask['id']}", {"id": ask["id"], "result": asks.CANCELLED[ask["kind"]]})
+        self.owe(f"reply:{name}", {"id": ask["id"], "result": asks.CANCELLED[ask["kind"]]})
 
     def prompt(self, key: str, text: str) -> None:
         """It is asked to do something."""

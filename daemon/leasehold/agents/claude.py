@@ -105,9 +105,8 @@ class Claude(Words):
     def _control(self, said: Said) -> Sequence[Event]:
         match said["type"]:
             case "control_request":
-                return (
-                    self.talk.requested(said) or unknown(said, f"control_request {said['request'].get('subtype')}"),
-                )
+                events = self.talk.requested(said, self.name(said["request_id"]))
+                return events or (unknown(said, f"control_request {said['request'].get('subtype')}"),)
             case "control_cancel_request":
                 return tuple(self.talk.withdrawn(id=said["request_id"]))
             case "control_response":

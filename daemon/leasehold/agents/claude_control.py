@@ -101,7 +101,7 @@ class Talk:
 
     def _answer(self, control: Control) -> None:
         for ask in self.asks:
-            if ask["id"] == control.data.get("request") and "key" not in ask:
+            if _name(ask) == control.data.get("request") and "key" not in ask:
                 self.owe(control.key, _response(ask["id"], answered(ask, control.data)))
                 ask["key"] = control.key
 
@@ -134,27 +134,28 @@ class Talk:
         self.interrupts[ident] = ENDED
         return (_turn(ident, "ended" if well else "refused", str(response.get("error") or "nothing was to interrupt")),)
 
-    def requested(self, said: Said) -> Event | None:
-        """A request of its own; None: nobody here knows what it wants."""
+    def requested(self, said: Said, name: str) -> Sequence[Event]:
+        """A request of its own, to be known by this name; no event: nobody here knows what it wants."""
         ident, request = str(said["request_id"]), said["request"]
         try:
             if request["subtype"] != "can_use_tool":
                 raise ValueError("not here")
-            event = asked(ident, request)
+            event = asked(name, request)
         except (KeyError, TypeError, ValueError, AttributeError):
-            self.owe(f"reply:{ident}", _refusal(ident))
-            return None
+            self.owe(f"reply:{name}", _refusal(ident))
+            return ()
         always = [here(each) for each in request.get("permission_suggestions") or []]
-        ask = {"id": ident, "tool": request["tool_name"], "call": request.get("tool_use_id"), "input": kept(request)}
-        self.asks.append({**ask, "always": always})
-        return event
+        before = list(self.withdrawn(id=ident))  # it would take an answer to that for one to this
+        ask = {"id": ident, "name": name, "tool": request["tool_name"], "call": request.get("tool_use_id")}
+        self.asks.append({**ask, "input": kept(request), "always": always})
+        return (*before, event)
 
     def withdrawn(self, **which: object) -> Iterator[Event]:
         """It waits no longer for the answer to these: id or call."""
         for ask in [ask for ask in self.asks if which.items() <= ask.items()]:
             self.asks.remove(ask)
             self.paid(ask.get("key", ""))
-            yield Event("withdrawn", None, {"id": ask["id"]})
+            yield Event("withdrawn", None, {"id": _name(ask)})
 
     def result(self, covers: Sequence[object]) -> Iterator[Event]:
         """One turn of its own is over, and with it all that it has heard until now; the first one is of the job's prompt."""
@@ -180,6 +181,10 @@ def ident_of(run: int, turn: int) -> str:
     """Of the message that brings this turn to this run: a session has the messages of all its runs, and no two of them twice."""
     run_, turn_ = f"{run & HALF:015x}", f"{turn & HALF:015x}"
     return f"{run_[:8]}-{run_[8:12]}-4{run_[12:]}-8{turn_[:3]}-{turn_[3:]}"
+
+
+def _name(ask: Said) -> str:
+    return str(ask.get("name", ask["id"]))  # an older daemon knew them by their ids
 
 
 def _turn(ident: str, state: str, why: str | None = None) -> Event:

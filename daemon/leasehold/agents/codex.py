@@ -98,7 +98,7 @@ class Codex(Told):
             case "answer":
                 return self._answered(message)
             case "request":
-                return (self._asked(message),)
+                return self._asked(message)
         return self.told(message.method, message.params)
 
     def _ask(self, key: str, method: str, params: Mapping[str, Any]) -> None:
@@ -181,13 +181,14 @@ class Codex(Told):
         self.talk.hear(key)
         return told(key, "ended")
 
-    def _asked(self, message: Message) -> Event:
-        ident = str(message.id)
+    def _asked(self, message: Message) -> Sequence[Event]:
+        name = self.name(message.id)
         assert message.id is not None
         if not codex_asked.understood(message.method, message.params):
-            self.talk.owe(f"reply:{ident}", jsonrpc.refusal(message.id, f"nobody here can answer {message.method}"))
-            return Event("unknown", f"it asked for {message.method}, which is refused", {}, "debug")
+            self.talk.owe(f"reply:{name}", jsonrpc.refusal(message.id, f"nobody here can answer {message.method}"))
+            return (Event("unknown", f"it asked for {message.method}, which is refused", {}, "debug"),)
         files = self.talk.files.get(str(message.params.get("itemId")))
-        event, kept = codex_asked.ask(ident, message.method, message.params, files)
-        self.talk.asked[ident] = {"id": message.id, "method": message.method, "kept": kept}
-        return event
+        event, kept = codex_asked.ask(name, message.method, message.params, files)
+        before = self.talk.forget(message.id)  # it would take an answer to that for one to this
+        self.talk.asked[name] = {"id": message.id, "method": message.method, "kept": kept}
+        return (*before, event)

@@ -103,6 +103,13 @@ class Talk:
             asked["by"] = key
             self.owe(key, jsonrpc.answer(asked["id"], codex_asked.reply(asked["method"], asked["kept"], data)))
 
+    def forget(self, ident: object) -> list[Event]:
+        """It does not wait any more for what it has asked under this id."""
+        names = [name for name, each in self.asked.items() if str(each["id"]) == str(ident)]
+        for name in names:
+            self.taken(self.asked.pop(name).get("by", ""))
+        return [Event("withdrawn", None, {"id": name}) for name in names]
+
     def opened(self, thread: str) -> None:
         """It has a conversation: the job's prompt is the first that is said in it."""
         self.thread = thread

@@ -57,8 +57,7 @@ class Told(Items):
             case "account/rateLimits/updated":
                 return self._limits(params["rateLimits"])
             case "serverRequest/resolved":
-                self.talk.asked.pop(str(params["requestId"]), None)
-                return (Event("withdrawn", None, {"id": str(params["requestId"])}),)
+                return self.talk.forget(params["requestId"])
         return (new(method, params),)
 
     def _in_item(self, method: str, params: Mapping[str, Any]) -> Sequence[Event]:

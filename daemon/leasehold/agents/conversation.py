@@ -17,6 +17,8 @@ OURS: dict[str, Outcome] = {"turn_interrupted": "blocked", "protocol": "failed"}
 """Reasons that an adapter finds; the agent itself may not name them."""
 OPEN_LIMIT = 1000
 """Tools at work at once that are told apart."""
+REQUESTS_LIMIT, ID_LIMIT = 1000, 400
+"""Ids of its requests that are remembered, and the characters of one."""
 WORDS_LIMIT = 64 << 10
 """Characters of the agent's last words that go into the result; the event has them all."""
 
@@ -35,6 +37,7 @@ class Known:
     refused: int = 0  # answers of the backend in a row that it does not know our key
     resets_at: Any = None
     ended: Said | None = None  # ok, reason, message
+    requests: list[str] = field(default_factory=list)  # ids of what it has asked so far
 
 
 class Conversation:
@@ -85,6 +88,14 @@ class Conversation:
             AttributeError,
         ) as error:  # a known type of another shape: kept, not fatal
             return (unknown(said, f"{type(error).__name__}: {error}"),)
+
+    def name(self, ident: object) -> str:
+        """By which its request is known, of the line that is read just now. An id may be used again; a name is not, and not in a replay."""
+        ident, seen = str(ident), self.known.requests
+        if ident in seen or "#" in ident or len(ident) > ID_LIMIT or len(seen) >= REQUESTS_LIMIT:
+            return f"{ident}#{self.known.heard}"
+        seen.append(ident)
+        return ident
 
     def speaks(self, said: Said) -> bool:
         """Is it a line of this protocol?"""
