@@ -265,6 +265,18 @@ def test_what_it_asks_for_that_nobody_can_give_is_refused_at_once():
     assert not adapter.waiting
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("item/tool/requestUserInput", {"questions": [{"id": "a"}]}), ("item/tool/requestUserInput", {})],
+)
+def test_what_it_asks_in_a_way_that_nobody_here_understands_is_refused_at_once(method, params):
+    adapter = at_work()
+    (event,) = told(adapter, {"id": 5, "method": method, "params": {"threadId": "t-1", **params}})
+    assert event.kind == "unknown" and not adapter.waiting
+    (owed,) = adapter.owed
+    assert "not understood" in json.loads(owed.raw)["error"]["message"]
+
+
 def test_a_change_of_files_names_the_files():
     adapter = at_work()
     change = {

@@ -134,7 +134,7 @@ def test_a_line_at_the_limit_may_be_an_event_and_one_byte_more_is_output():
     fits = b"{" + b"x" * (LIMIT - 2) + b"\n"
     assert read(fits) == [Line(fits, LIMIT)]
     long = b"{" + b"x" * (LIMIT - 1) + b"\n"
-    assert read(long, b"{}\n") == [TooLong(LIMIT), Plain(long), Line(b"{}\n", LIMIT + 4)]
+    assert read(long, b"{}\n") == [TooLong(LIMIT, long[:LIMIT]), Plain(long), Line(b"{}\n", LIMIT + 4)]
 
 
 def test_a_line_over_the_limit_is_passed_on_before_it_ends():

@@ -13,7 +13,8 @@ from leasehold.agents import acp_asks as asks
 from leasehold.agents.acp_begin import Begins
 from leasehold.agents.acp_errors import reason_of, reason_of_words, words_of
 from leasehold.agents.acp_state import ASKED_LIMIT, AcpKnown
-from leasehold.agents.conversation import Said, unknown
+from leasehold.agents.conversation import TOO_LONG, Said, unknown
+from leasehold.agents.heads import plain
 from leasehold.models import Event, Verdict
 
 NO_METHOD, BAD_PARAMS = -32601, -32602
@@ -41,6 +42,20 @@ class Acp(Begins):
             return tuple(events)
         last = events[-1]
         return (*events[:-1], Event(last.kind, last.message, {**last.data, "raw": said}, last.level, last.phase))
+
+    def speaks(self, said: Said) -> bool:
+        """Is it a message?"""
+        return _is_message(said)
+
+    def guess(self, said: Said) -> Sequence[Event]:
+        """A request is refused, a tool is at work or has ended."""
+        method = said.get("method")
+        if method is not None and "id" in said:
+            self._refuse(self.name(said["id"]), said["id"], BAD_PARAMS, TOO_LONG)
+            return (unknown(said, f"{method}, which is refused: {TOO_LONG}"),)
+        update = plain(said["params"]["update"]) if method == "session/update" else {}
+        ours = update and said["params"]["sessionId"] == self.known.session
+        return self.updated(update) if ours and str(update["sessionUpdate"]).startswith("tool_call") else ()
 
     def translate(self, said: Said) -> Sequence[Event]:
         """One message: an answer to us, a request, or news."""

@@ -34,6 +34,14 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
+class Guessing(Adapter, Protocol):
+    """An adapter that makes something of a line that is too long to be received."""
+
+    def glimpse(self, head: bytes) -> Sequence[Event]:
+        """What follows from how such a line begins."""
+
+
+@runtime_checkable
 class Conversing(Adapter, Protocol):
     """An adapter whose agent is spoken to while it lives.
 

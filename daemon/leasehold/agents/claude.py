@@ -11,7 +11,7 @@ from typing import Any
 
 from leasehold.agents.claude_control import INIT, Talk
 from leasehold.agents.claude_words import Words
-from leasehold.agents.conversation import Said, unknown
+from leasehold.agents.conversation import TOO_LONG, Said, unknown
 from leasehold.agents.start import command, environment
 from leasehold.models import Command, Control, Event, Input, Run
 
@@ -85,6 +85,15 @@ class Claude(Words):
         """One line, behind what came too late to be sent."""
         events = self._line(said)
         return (*self.talk.refusals(), *events)
+
+    def guess(self, said: Said) -> Sequence[Event]:
+        """A request is refused, a tool is at work or has ended."""
+        match said["type"]:
+            case "control_request":
+                return (self.talk.refuse(str(said["request_id"]), self.name(said["request_id"]), TOO_LONG),)
+            case "assistant" | "user" as who:
+                return [*self.blocks(who, said["message"]["content"])]
+        return ()
 
     def _line(self, said: Said) -> Sequence[Event]:
         match said["type"]:

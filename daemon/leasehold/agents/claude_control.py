@@ -142,13 +142,18 @@ class Talk:
                 raise ValueError("not here")
             event = asked(name, request)
         except (KeyError, TypeError, ValueError, AttributeError):
-            self.owe(f"reply:{name}", _refusal(ident))
+            self.owe(f"reply:{name}", _refusal(ident, "the host does not do this"))
             return ()
         always = [here(each) for each in request.get("permission_suggestions") or []]
         before = list(self.withdrawn(id=ident))  # it would take an answer to that for one to this
         ask = {"id": ident, "name": name, "tool": request["tool_name"], "call": request.get("tool_use_id")}
         self.asks.append({**ask, "input": kept(request), "always": always})
         return (*before, event)
+
+    def refuse(self, ident: str, name: str, why: str) -> Event:
+        """What nobody is asked."""
+        self.owe(f"reply:{name}", _refusal(ident, why))
+        return Event("unknown", f"it asked for something, which is refused: {why}", {}, "debug")
 
     def withdrawn(self, **which: object) -> Iterator[Event]:
         """It waits no longer for the answer to these: id or call."""
@@ -207,6 +212,5 @@ def _response(ident: str, response: Said) -> Said:
     }
 
 
-def _refusal(ident: str) -> Said:
-    error = "the host does not do this"
+def _refusal(ident: str, error: str) -> Said:
     return {"type": "control_response", "response": {"subtype": "error", "request_id": ident, "error": error}}

@@ -6,6 +6,7 @@ from typing import Any
 from leasehold.agents.claude_asks import words_of
 from leasehold.agents.claude_control import Talk
 from leasehold.agents.conversation import Conversation, Said, unknown
+from leasehold.agents.heads import plain
 from leasehold.models import Event, Run
 
 
@@ -77,6 +78,16 @@ class Words(Conversation):
                 yield Event("progress", block["text"], {}, phase="program")
             else:
                 yield unknown(block)
+
+    def blocks(self, who: str, content: Sequence[dict[str, Any]]) -> Iterator[Event]:
+        """Of a message that is too long: the tools that it begins or ends."""
+        for block in map(plain, content):
+            if who == "assistant" and block.get("type") == "tool_use":
+                yield self.start_tool(block["id"], block["name"], None)
+            elif block.get("type") == "tool_result" and block.get("tool_use_id") in self.known.open:
+                list(self.talk.withdrawn(call=block["tool_use_id"]))  # it was answered
+                ok = not block["is_error"] if "is_error" in block else None
+                yield self.finish_tool(block["tool_use_id"], None, ok=ok, cut=True)
 
     def _tool_result(self, block: dict[str, Any]) -> Event:
         ident = block["tool_use_id"]

@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from leasehold.agents import codex_asked, codex_errors, jsonrpc
+from leasehold.agents.codex_items import TOOLS
 from leasehold.agents.codex_talk import PROMPT, Talk, told
 from leasehold.agents.codex_told import UNWANTED, Told
-from leasehold.agents.conversation import Known, Said
+from leasehold.agents.conversation import TOO_LONG, Known, Said
+from leasehold.agents.heads import plain
 from leasehold.agents.jsonrpc import Message
 from leasehold.agents.start import command, environment
 from leasehold.models import Command, Control, Event, Input, Run
@@ -101,6 +103,18 @@ class Codex(Told):
                 return self._asked(message)
         return self.told(message.method, message.params)
 
+    def guess(self, said: Said) -> Sequence[Event]:
+        """A request is refused, a tool that is at work has ended."""
+        message = jsonrpc.read(said)
+        assert message is not None
+        if message.kind == "request":
+            return (self._refuse(message, self.name(message.id), TOO_LONG),)
+        item = plain(message.params["item"])
+        if message.method != "item/completed" or item["type"] not in TOOLS or item["id"] not in self.known.open:
+            return ()
+        ok = item["status"] == "completed" if "status" in item else None
+        return (self.finish_tool(item["id"], str(item.get("tool") or TOOLS[item["type"]]), ok=ok, cut=True),)
+
     def _ask(self, key: str, method: str, params: Mapping[str, Any]) -> None:
         self.talk.owe(key, jsonrpc.request(key, method, params))
 
@@ -181,14 +195,20 @@ class Codex(Told):
         self.talk.hear(key)
         return told(key, "ended")
 
+    def _refuse(self, message: Message, name: str, why: str) -> Event:
+        assert message.id is not None
+        self.talk.owe(f"reply:{name}", jsonrpc.refusal(message.id, why))
+        return Event("unknown", f"it asked for {message.method}, which is refused", {}, "debug")
+
     def _asked(self, message: Message) -> Sequence[Event]:
         name = self.name(message.id)
-        assert message.id is not None
         if not codex_asked.understood(message.method, message.params):
-            self.talk.owe(f"reply:{name}", jsonrpc.refusal(message.id, f"nobody here can answer {message.method}"))
-            return (Event("unknown", f"it asked for {message.method}, which is refused", {}, "debug"),)
+            return (self._refuse(message, name, f"nobody here can answer {message.method}"),)
         files = self.talk.files.get(str(message.params.get("itemId")))
-        event, kept = codex_asked.ask(name, message.method, message.params, files)
+        try:
+            event, kept = codex_asked.ask(name, message.method, message.params, files)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # unanswered it would wait for ever
+            return (self._refuse(message, name, f"it was not understood: {type(error).__name__}"),)
         before = self.talk.forget(message.id)  # it would take an answer to that for one to this
         self.talk.asked[name] = {"id": message.id, "method": message.method, "kept": kept}
         return (*before, event)

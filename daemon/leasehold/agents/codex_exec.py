@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leasehold.agents.conversation import Conversation, Said, unknown
+from leasehold.agents.heads import plain
 from leasehold.agents.start import command, environment
 from leasehold.models import Command, Event, Run
 
@@ -51,6 +52,13 @@ class CodexExec(Conversation):
             case "error":
                 return (trouble(str(said["message"])),)
         return (unknown(said),)
+
+    def guess(self, said: Said) -> Sequence[Event]:
+        """A tool that is at work has ended, well or not."""
+        item = plain(said["item"])
+        if said["type"] != "item.completed" or item["type"] not in TOOLS or item["id"] not in self.known.open:
+            return ()
+        return (self.finish_tool(item["id"], str(item.get("tool") or item["type"]), ok=None, cut=True),)
 
     def _item(self, item: dict[str, Any], stage: str) -> Sequence[Event]:
         kind = item["type"]

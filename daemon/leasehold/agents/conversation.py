@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leasehold.agents.command import REASONS
+from leasehold.agents.heads import begun
 from leasehold.models import Event, Outcome, Run, Verdict
 
 Said = dict[str, Any]
@@ -19,6 +20,8 @@ OPEN_LIMIT = 1000
 """Tools at work at once that are told apart."""
 REQUESTS_LIMIT, ID_LIMIT = 1000, 400
 """Ids of its requests that are remembered, and the characters of one."""
+TOO_LONG = "this is too long to be understood here"
+"""Said to whoever asks for something at such a length."""
 WORDS_LIMIT = 64 << 10
 """Characters of the agent's last words that go into the result; the event has them all."""
 
@@ -74,6 +77,21 @@ class Conversation:
         if events[-1].kind == "delta":  # it leaves no event that the line could stand beside
             return tuple(events)
         return (*events[:-1], _beside(events[-1], said))
+
+    def glimpse(self, head: bytes) -> Sequence[Event]:
+        """The same of a line of which there is only the beginning."""
+        said = begun(head)
+        if said is None or not self.speaks(said):
+            return ()
+        self.known.heard += 1
+        try:
+            return tuple(self.guess(said))
+        except (KeyError, TypeError, ValueError, AttributeError):  # what would be needed lies behind
+            return ()
+
+    def guess(self, said: Said) -> Sequence[Event]:
+        """What a message can only mean that begins so. Whatever it asks is refused: nobody could see what they allow."""
+        raise NotImplementedError
 
     def _understood(self, said: Said) -> Sequence[Event]:
         try:
@@ -177,15 +195,17 @@ class Conversation:
             self.known.open.append(ident)
         return Event("tool_call", what or name, {"id": ident, "name": name, "status": "started"})
 
-    def finish_tool(self, ident: str, name: str | None, *, ok: bool, **more: Any) -> Event:
-        """The tool has ended, one way or the other."""
+    def finish_tool(self, ident: str, name: str | None, *, ok: bool | None, **more: Any) -> Event:
+        """The tool has ended, one way or the other; None: nobody knows which."""
         if ident in self.known.open:
             self.known.open.remove(ident)
-        if ok:
+        if ok is not False:
             self.known.worked += 1
+        if ok:
             self.known.denied.clear()
-        data = {"id": ident, **({"name": name} if name else {}), "status": "finished", "ok": ok, **more}
-        return Event("tool_call", name, data, "info" if ok else "warning")
+        how = {} if ok is None else {"ok": ok}
+        data = {"id": ident, **({"name": name} if name else {}), "status": "finished", **how, **more}
+        return Event("tool_call", name, data, "warning" if ok is False else "info")
 
 
 def unknown(said: Said, why: str | None = None) -> Event:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from leasehold.agents.base import Adapter
+from leasehold.agents.base import Adapter, Guessing
 from leasehold.events.asked import ASKS, Unasked
 from leasehold.events.clean import WHOLE_LIMIT, clean, clean_text
 from leasehold.events.deltas import Deltas
@@ -151,7 +151,8 @@ class StdoutFold(Fold):
         for piece in pieces:
             if isinstance(piece, TooLong):
                 before = self.output.offset + sum(len(raw) for _, raw in plain)
-                said += self._events(piece.end, [_too_long(before)], 0)
+                guessed = self._adapter.glimpse(piece.head) if isinstance(self._adapter, Guessing) else ()
+                said += self._events(piece.end, [*guessed, _too_long(before)], 0)
                 continue
             at += len(piece.raw)
             events = self._adapter.receive(piece.raw) if isinstance(piece, Line) else None

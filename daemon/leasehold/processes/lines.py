@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LINE_LIMIT = 1024 * 1024
 """Bytes a line may have and still be an event; a longer one is output."""
+HEAD = 32 * 1024
+"""Bytes of a longer one that are shown with it."""
 
 BLANK = b" \t\r"
 BEGINS = re.compile(rb"[ \t\r]*\{")
@@ -29,9 +31,10 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class TooLong:
-    """A line that begins like a JSON object is over the limit from `end` on. Its bytes follow as output."""
+    """A line that begins like a JSON object, so, is over the limit from `end` on. Its bytes follow as output."""
 
     end: int
+    head: bytes
 
 
 Piece = Line | Plain | TooLong
@@ -110,5 +113,5 @@ class LineReader:
     @staticmethod
     def _overlong(line: bytes, start: int) -> Iterator[TooLong | Plain]:
         if line.find(b"{", 0, LINE_LIMIT) >= 0:  # else it was passed on as blanks before its brace was seen
-            yield TooLong(start + LINE_LIMIT)
+            yield TooLong(start + LINE_LIMIT, line[: min(HEAD, LINE_LIMIT)])
         yield Plain(line)
