@@ -89,6 +89,7 @@ grant execute on function
   leasehold.report_progress(bigint, uuid, text, text),
   leasehold.append_events(bigint[], uuid[], bigint[], text[], text[], text[], text[], jsonb[]),
   leasehold.append_output(bigint[], uuid[], text[], bigint[], bytea[]),
+  leasehold.held_runs(bigint[]),
   leasehold.finish_run(bigint, uuid, bigint, uuid, text, text, text, int, int, jsonb, jsonb, jsonb),
   leasehold.read_late(bigint, uuid, bigint[], uuid[]),
   leasehold.append_late_output(bigint, uuid, bigint, uuid, text[], bigint[], bytea[]),

@@ -3,6 +3,7 @@ create or replace function leasehold.append_output(runs bigint[], tokens uuid[],
 returns setof bigint
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set lock_timeout = '250ms'                                     -- see held_runs()
 as $$
 begin
   if cardinality(runs) <> any (array[cardinality(tokens), cardinality(streams), cardinality(offsets), cardinality(chunks)]) then
@@ -48,6 +49,7 @@ create or replace function leasehold.trim_output(runs bigint[], tokens uuid[], s
 returns setof bigint
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set lock_timeout = '250ms'                                     -- see held_runs()
 set enable_seqscan = off                                       -- the primary key of output, whatever the statistics say
 set enable_bitmapscan = off
 set enable_hashjoin = off
@@ -112,6 +114,7 @@ end $$;
 create or replace function leasehold.save_checkpoints(runs bigint[], tokens uuid[], checkpoints jsonb[]) returns setof bigint
 language plpgsql security definer
 set search_path = pg_catalog, leasehold, pg_temp
+set lock_timeout = '250ms'                                     -- see held_runs()
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
@@ -192,4 +195,32 @@ begin
                           and h.run_id = s.run
                           and h.run_token = s.token
                           for share) head;
+end $$;
+
+-- Of these runs, those whose job, head or session somebody's open transaction holds (who steers, cancels or resets and does not
+-- commit): their words wait, so that those of all others need not. Asked when a lock was not to be had.
+create or replace function leasehold.held_runs(runs bigint[]) returns setof bigint
+language plpgsql security definer
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return query
+  with mine as materialized (
+    select r.id, r.job_id, r.tenant, r.agent, session_key(r) as key from runs r where r.id = any (held_runs.runs)
+  ), heads_ as materialized (
+    select h.job_id from heads h where h.job_id = any (array(select m.job_id from mine m)) for update skip locked
+  ), jobs_ as materialized (
+    select j.id from jobs j where j.id = any (array(select m.job_id from mine m)) for update skip locked
+  ), sessions_ as materialized (
+    select s.id from sessions s join mine m using (tenant, agent, key) for update of s skip locked
+  )
+  select m.id
+    from mine m
+   where not exists (select from heads_ h where h.job_id = m.job_id)
+      or not exists (select from jobs_ j where j.id = m.job_id)
+      or exists (select from sessions s
+                  where s.tenant = m.tenant
+                    and s.agent = m.agent
+                    and s.key = m.key
+                    and not exists (select from sessions_ f where f.id = s.id));
 end $$;

@@ -121,43 +121,46 @@ class Database(Inputs, Places, Results, Upkeep):
 
     async def trim_output(self, trims: Sequence[tuple[RunKey, str, int, int]]) -> set[int]:
         """Forget stored output wholly within (run, stream, start, end); answers the runs that were refused."""
-        refused = await self._fetch(
+        return await self._written(
             "select * from leasehold.trim_output($1, $2, $3, $4, $5)",
             [run.id for run, _, _, _ in trims], [run.token for run, _, _, _ in trims],
             [stream for _, stream, _, _ in trims], [start for _, _, start, _ in trims], [end for _, _, _, end in trims],
         )  # fmt: skip
-        return {row[0] for row in refused}
 
     async def save_checkpoints(self, checkpoints: Sequence[tuple[RunKey, Mapping[str, Any]]]) -> set[int]:
         """Where a daemon that takes these runs up may go on reading; answers the runs that were refused."""
-        refused = await self._fetch(
+        return await self._written(
             "select * from leasehold.save_checkpoints($1, $2, $3)",
             [run.id for run, _ in checkpoints], [run.token for run, _ in checkpoints], [dict(each) for _, each in checkpoints],
         )  # fmt: skip
-        return {row[0] for row in refused}
 
     async def append_events(self, rows: Sequence[EventRow]) -> set[int]:
         """Append events of many runs; answers the runs that were refused. Exactly once by each row's mark.
 
         Raises RunHeld, with nothing written, if somebody's open transaction holds one of the jobs.
         """
-        with held_named():
-            refused = await self._fetch(
-                "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
-                [row.run.id for row in rows], [row.run.token for row in rows], [row.mark for row in rows],
-                [row.event.kind for row in rows], [row.event.level for row in rows], [row.event.phase for row in rows],
-                [row.event.message for row in rows], [row.event.data for row in rows],
-            )  # fmt: skip
-        return {row[0] for row in refused}
+        return await self._written(
+            "select * from leasehold.append_events($1, $2, $3, $4, $5, $6, $7, $8)",
+            [row.run.id for row in rows], [row.run.token for row in rows], [row.mark for row in rows],
+            [row.event.kind for row in rows], [row.event.level for row in rows], [row.event.phase for row in rows],
+            [row.event.message for row in rows], [row.event.data for row in rows],
+        )  # fmt: skip
 
     async def append_output(self, rows: Sequence[OutputRow]) -> set[int]:
         """Append output of many runs; answers the runs that were refused. A chunk that is there is skipped."""
-        refused = await self._fetch(
+        return await self._written(
             "select * from leasehold.append_output($1, $2, $3, $4, $5)",
             [row.run.id for row in rows], [row.run.token for row in rows], [row.stream for row in rows],
             [row.offset for row in rows], [row.raw for row in rows],
         )  # fmt: skip
-        return {row[0] for row in refused}
+
+    async def held_runs(self, runs: Sequence[int]) -> set[int]:
+        """Of these, those whose job somebody's open transaction holds."""
+        return {row[0] for row in await self._fetch("select * from leasehold.held_runs($1)", list(runs))}
+
+    async def _written(self, statement: str, *columns: object) -> set[int]:
+        with held_named():
+            return {row[0] for row in await self._fetch(statement, *columns)}
 
     async def read_output(self, run: RunKey, stream: str, after: int, past: int) -> list[tuple[int, bytes]]:
         """Some stored rows that begin behind `after` and before `past`, in order; none: there are no more."""

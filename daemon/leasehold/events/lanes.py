@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ LANE_BYTES = 1024 * 1024
 """What one run may have waiting."""
 TOTAL_BYTES = 16 * 1024 * 1024
 """What all may have waiting together; beyond that, one thing each."""
-PAUSE = 1.0
-"""Seconds that a lane is left alone whose first thing could not be taken."""
+PAUSE, LONG_PAUSE = 0.25, 4.0
+"""Seconds that a lane is left alone whose first thing could not be used, and at most, when it is so again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,17 @@ class Lanes:
         self._lanes: dict[int, deque[Item]] = {}
         self._weights: dict[int, int] = {}
         self._held: dict[int, float] = {}  # lanes that are left alone, and until when
+        self._pauses: dict[int, float] = {}
+        self._taken: set[int] = set()
         self.total = 0
+        self.aside = 0  # bytes in held lanes: they take no room from the others
         self._closed = False
         self._filled, self._enough, self._room = Signal(), Signal(), Signal()
 
     async def put(self, item: Item) -> None:
         """Wait for room in the run's lane, and in all."""
         run = item.run.id
-        while self._weights.get(run, 0) >= (LANE_BYTES if self.total < TOTAL_BYTES else 1):
+        while self._full(run):
             await self._room.wait()
         self._lanes.setdefault(run, deque()).append(item)
         self._add(run, weight(item))
@@ -89,23 +92,28 @@ class Lanes:
             await self._enough.wait()
         return True
 
-    def put_back(self, items: Iterable[Item]) -> None:
-        """Things that were taken and could not be used, in order: the first of their lanes again, which are left alone for a while."""
-        for item in reversed(list(items)):
-            run = item.run.id
-            self._lanes.setdefault(run, deque()).appendleft(item)
-            self._add(run, weight(item))
-            self._held[run] = time.monotonic() + PAUSE
-        if not self._served():
-            self._filled = Signal()
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Of what was taken last, in order: what could not be used. It is first in its lane again, which is left alone for a while."""
+        held = {item.run.id for item in items}
+        for run in self._taken - held:
+            self._pauses.pop(run, None)
+        for run in held:
+            self._hold(run)
+        for item in reversed(items):
+            self._lanes.setdefault(item.run.id, deque()).appendleft(item)
+            self._add(item.run.id, weight(item))
+        if held:
+            self._make_room()
 
     def take(self, most: int, most_bytes: int) -> list[Item]:
         """One thing of each lane in turn, until it is enough. Things of one run keep their order."""
         items: list[Item] = []
         heavy = 0
+        self._taken = set()
         while len(items) < most and heavy < most_bytes and (run := self._next()) is not None:
             lane = self._lanes.pop(run)
             items.append(lane.popleft())
+            self._taken.add(run)
             heavy += weight(items[-1])
             self._weights[run] -= weight(items[-1])
             if lane:
@@ -122,9 +130,28 @@ class Lanes:
         self._filled.set()
         self._enough.set()
 
+    def _full(self, run: int) -> bool:
+        mine, all_ = self._weights.get(run, 0), self.aside if run in self._held else self.total
+        return mine >= (LANE_BYTES if all_ < TOTAL_BYTES else 1)
+
     def _add(self, run: int, more: int) -> None:
         self._weights[run] = self._weights.get(run, 0) + more
-        self.total += more
+        if run in self._held:
+            self.aside += more
+        else:
+            self.total += more
+
+    def _hold(self, run: int) -> None:
+        pause = self._pauses[run] = min(LONG_PAUSE, 2 * self._pauses.get(run, PAUSE / 2))
+        if run not in self._held:
+            self.total -= self._weights.get(run, 0)
+            self.aside += self._weights.get(run, 0)
+        self._held[run] = time.monotonic() + pause
+
+    def _release(self, run: int) -> None:
+        del self._held[run]
+        self.total += self._weights.get(run, 0)
+        self.aside -= self._weights.get(run, 0)
 
     def _next(self) -> int | None:
         return next((run for run in self._lanes if run not in self._held), None)
@@ -132,7 +159,8 @@ class Lanes:
     def _served(self) -> bool:
         """Is there a lane to take from? Those that have been left alone for long enough are."""
         now = time.monotonic()
-        self._held = {run: until for run, until in self._held.items() if until > now}
+        for run in [run for run, until in self._held.items() if until <= now]:
+            self._release(run)
         return self._next() is not None
 
     async def _something(self) -> None:

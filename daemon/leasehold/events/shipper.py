@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from anyio import CapacityLimiter, move_on_after
+from anyio import CapacityLimiter, move_on_after, sleep
 from anyio import Event as Signal
 
 from leasehold import metrics
@@ -56,7 +56,8 @@ class Shipper:
         self._db = db
         self._lanes = Lanes()
         self._unsaved: set[int] = set()
-        self._held: set[int] = set()  # runs of the batch at hand whose events could not be written now
+        self._held: set[int] = set()  # runs of the batch at hand of which nothing can be written now
+        self._sent: set[int] = set()  # what of that batch is in the database, by id()
         self.refused: set[int] = set()
         self.emptied = Signal()  # after close()
         self.readers = CapacityLimiter(1)
@@ -105,23 +106,23 @@ class Shipper:
     async def _ship_all(self) -> None:
         while await self._lanes.filled(LINGER):
             items = self._lanes.take(BATCH, BATCH_BYTES)
+            self._held, self._sent = set(), set()
             # output first: an event never refers to bytes that a reader cannot see yet
             await self._send([item for item in items if isinstance(item, OutputRow)], self._db.append_output)
-            metrics.OUTPUT_BYTES.inc(sum(len(item.raw) for item in items if isinstance(item, OutputRow)))
             await self._send([item for item in items if isinstance(item, EventRow)], self._db.append_events)
-            items = self._set_aside(items)
             await self._send([item for item in items if isinstance(item, Trim)], self._trim)
             # last: what was said before a checkpoint is not read again by whoever starts from it
             await self._send([item for item in items if isinstance(item, Checkpoint)], self._save)
-            for item in items:
-                if isinstance(item, Mark):
-                    item.stored.set()
+            self._answer(items)
 
-    def _set_aside(self, items: Sequence[Item]) -> list[Item]:
-        """What else was said of a run whose events wait goes behind them, another time; the rest is answered."""
-        self._lanes.put_back(item for item in items if item.run.id in self._held and not isinstance(item, OutputRow))
-        held, self._held = self._held, set()
-        return [item for item in items if item.run.id not in held]
+    def _answer(self, items: Sequence[Item]) -> None:
+        """What was sent is stored; what a held run has said besides goes behind what waits of it."""
+        for item in items:
+            if isinstance(item, Mark) and item.run.id not in self._held:
+                item.stored.set()
+            elif isinstance(item, OutputRow) and id(item) in self._sent:
+                metrics.OUTPUT_BYTES.inc(len(item.raw))
+        self._lanes.put_back([item for item in items if item.run.id in self._held and id(item) not in self._sent])
 
     async def _trim(self, rows: Sequence[Trim]) -> set[int]:
         return await self._db.trim_output([(row.run, row.stream, row.start, row.end) for row in rows])
@@ -131,28 +132,28 @@ class Shipper:
         return await self._db.save_checkpoints(list(newest.items()))
 
     async def _send(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], Awaitable[set[int]]]) -> None:
-        if not rows:
+        while rows := [row for row in rows if row.run.id not in self._held]:
+            try:
+                self.refused |= await self._db.patiently(call, rows)
+            except RunHeld:
+                await self._look_who_is_held({row.run.id for row in rows})
+                continue
+            except Refusal as error:
+                if len(rows) > 1:  # one bad row must not take the others with it
+                    for row in rows:
+                        await self._send([row], call)
+                    return
+                log.warning("event_unstorable", run_id=rows[0].run.id, error=str(error))
+                await self._replace(rows[0])
+            self._sent.update(id(row) for row in rows if row.run.id not in self._held)
             return
-        try:
-            self.refused |= await self._db.patiently(call, rows)
-        except RunHeld:
-            await self._send_apart(rows, call)
-        except Refusal as error:
-            if len(rows) > 1:  # one bad row must not take the others with it
-                for row in rows:
-                    await self._send([row], call)
-                return
-            log.warning("event_unstorable", run_id=rows[0].run.id, error=str(error))
-            await self._replace(rows[0])
 
-    async def _send_apart(self, rows: Sequence[Row], call: Callable[[Sequence[Row]], Awaitable[set[int]]]) -> None:
-        """Somebody's transaction holds a job: its run's rows wait, those of the others do not."""
-        runs = {row.run.id for row in rows}
-        if len(runs) == 1:
-            self._held |= runs
-            return
-        for run in runs:
-            await self._send([row for row in rows if row.run.id == run], call)
+    async def _look_who_is_held(self, runs: set[int]) -> None:
+        """Somebody's open transaction holds jobs: what their runs say waits for it, and what the others say does not."""
+        held = await self._db.patiently(self._db.held_runs, sorted(runs))
+        self._held |= held
+        if not held:  # it was only a moment
+            await sleep(LINGER)
 
     async def _replace(self, row: Item) -> None:
         """What Postgres will not take is named instead of lost silently."""
