@@ -7,7 +7,8 @@ declare
   wanted record;
   next_status text := 'queued';
 begin
-  select j.id, j.tenant, j.queue, j.agent, j.repository, j.lane, j.status, j.concurrency_key, j.conflict_policy, a.status as agent_status into wanted
+  select j.id, j.tenant, j.queue, j.agent, j.repository, j.lane, j.status, j.concurrency_key, j.conflict_policy, j.session_key,
+         a.status as agent_status into wanted
     from jobs j
     left join agents a
       on a.name = j.agent
@@ -27,8 +28,9 @@ begin
   elsif wanted.agent_status in ('pending_approval', 'retired') then
     perform refuse_agent(wanted.agent, wanted.agent_status);
   end if;
-  if wanted.concurrency_key is null and wanted.conflict_policy <> 'allow' then
-    wanted.concurrency_key := conversation_key(wanted.agent, 'job:' || wanted.id);      -- others may go on with its conversation by now: one at a time
+  if wanted.conflict_policy <> 'allow' then
+    wanted.concurrency_key := coalesce(wanted.concurrency_key, key_of_retried(wanted.tenant, wanted.agent, wanted.id, wanted.session_key));
+    perform refuse_gone_on_with(wanted.tenant, wanted.agent, wanted.id, wanted.session_key, wanted.concurrency_key);
   end if;
   if wanted.concurrency_key is not null and wanted.conflict_policy <> 'allow'
      and not key_is_free(wanted.tenant, wanted.concurrency_key) then

@@ -47,29 +47,74 @@ as $$
 $$;
 
 -- A job without a session_key is its own conversation, 'job:<id>', and others go on with it when it is over: until then it holds no key
--- that they could wait for.
+-- that they could wait for. A request that is there already passes: it is answered with its job.
 create or replace function leasehold.refuse_own_conversation(job leasehold.jobs) returns void
 language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
-  live bigint;
+  live bigint := own_conversation_live(job.tenant, job.agent, job.session_key);
 begin
-  if job.session_key !~ '^job:[1-9][0-9]{0,17}$' then
+  if live is null
+     or exists (select from jobs j where j.tenant = job.tenant and j.idempotency_key = job.idempotency_key) then
     return;
   end if;
-  select j.id into live
-    from jobs j
-   where j.id = substr(job.session_key, 5)::bigint
-     and j.tenant = job.tenant
-     and j.agent = job.agent
-     and j.session_key is null
-     and j.concurrency_key is distinct from conversation_key(j.agent, job.session_key)
-     and j.status in ('queued', 'deferred', 'running', 'waiting');
-  if found then
-    raise exception 'job % is not over, and this is its conversation', live
-      using errcode = 'LH126', column = 'session_key',
-            hint = format('SELECT leasehold.prompt(%s, ''...'') says it to its agent; or insert this when it has ended.', live);
+  raise exception 'job % is not over, and this is its conversation', live
+    using errcode = 'LH126', column = 'session_key',
+          hint = format('SELECT leasehold.prompt(%s, ''...'') says it to its agent; or insert this when it has ended.', live);
+end $$;
+
+-- The live job whose own conversation has this key, if it holds no concurrency key for it.
+create or replace function leasehold.own_conversation_live(tenant text, agent text, session_key text) returns bigint
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  if session_key !~ '^job:[1-9][0-9]{0,17}$' then
+    return null;
+  end if;
+  return (select j.id
+            from jobs j
+           where j.id = substr(own_conversation_live.session_key, 5)::bigint
+             and j.tenant = own_conversation_live.tenant
+             and j.agent = own_conversation_live.agent
+             and j.session_key is null
+             and j.concurrency_key is distinct from conversation_key(j.agent, own_conversation_live.session_key)
+             and j.status in ('queued', 'deferred', 'running', 'waiting'));
+end $$;
+
+-- A job without a key that is tried again: where there is a conversation of its own that others may have gone on with, its key is that one's.
+create or replace function leasehold.key_of_retried(tenant text, agent text, job bigint, session_key text) returns text
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  own text := conversation_key(agent, 'job:' || job);
+begin
+  return case
+    when key_of_retried.session_key is not null then null
+    when holder_of(key_of_retried.tenant, own) is not null then own
+    when exists (select from sessions s
+                  where s.tenant = key_of_retried.tenant
+                    and s.agent = key_of_retried.agent
+                    and s.key = 'job:' || job) then own end;
+end $$;
+
+-- A job with a key of another kind that is tried again while somebody is in its conversation: nothing would keep the two apart.
+create or replace function leasehold.refuse_gone_on_with(tenant text, agent text, job bigint, session_key text, concurrency_key text) returns void
+language plpgsql
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  key_ text := conversation_key(agent, coalesce(session_key, 'job:' || job));
+  other bigint := own_conversation_live(tenant, agent, session_key);
+begin
+  if other is null and session_key is null and concurrency_key is distinct from key_ then
+    other := live_of(tenant, key_);
+  end if;
+  if other is not null then
+    raise exception 'job % goes on with the same conversation', other
+      using errcode = 'LH126', hint = format('Retry this one when job %s has ended.', other);
   end if;
 end $$;
 

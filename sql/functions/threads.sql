@@ -175,7 +175,7 @@ begin
 end $$;
 
 -- What a job of a thread is to do that brings no prompt: what was last asked there, else what the thread comes to, else what it is
--- called. Null: nobody knows of such a thread.
+-- called. Null: nobody knows of such a thread. What was made up like this was asked by nobody.
 create or replace function leasehold.thread_prompt(tenant text, thread text) returns text
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp
@@ -185,33 +185,47 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  asked text;
+  made_up constant text := 'Work on thread: ';
+  said record;
+  newest record;
+  known record;
 begin
-  select m.content into asked
+  select m.job_id, m.content into said
     from messages m
    where m.tenant = thread_prompt.tenant
      and m.thread = thread_prompt.thread
      and m.role = 'user'
      and btrim(m.content, e' \t\r\n') <> ''
+     and not starts_with(m.content, made_up)
    order by m.tenant desc, m.thread desc, m.id desc
    limit 1;
-  return coalesce(asked, (
-    select coalesce(known.summary, 'Work on thread: ' || coalesce(known.title, thread_prompt.thread))
-      from (select (array_agg(k.summary order by k.nth) filter (where k.summary is not null))[1] as summary,
-                   (array_agg(k.title order by k.nth) filter (where k.title is not null))[1] as title,
-                   count(*) as many
-              from (select t.title, t.summary, 9223372036854775807 as nth
-                      from threads t
-                     where t.tenant = thread_prompt.tenant
-                       and t.thread = thread_prompt.thread
-                    union all
-                    select m.title, m.summary, -m.id                    -- said in this very transaction: the newest first
-                      from thread_moves m
-                     where m.xid = pg_current_xact_id_if_assigned()
-                       and m.tenant = thread_prompt.tenant
-                       and m.thread = thread_prompt.thread
-                       and m.job is null) k) known
-     where known.many > 0));
+  select j.id, j.prompt into newest                                    -- it may not have begun, or left no message
+    from jobs j
+   where j.tenant = thread_prompt.tenant
+     and j.thread = thread_prompt.thread
+     and not starts_with(j.prompt, made_up)
+   order by j.tenant desc, j.thread desc, j.id desc
+   limit 1;
+  if newest.id > said.job_id or said.job_id is null and newest.id is not null then
+    return newest.prompt;
+  elsif said.job_id is not null then
+    return said.content;
+  end if;
+  select t.title, t.summary into known from threads t where t.tenant = thread_prompt.tenant and t.thread = thread_prompt.thread;
+  if not found then                                                    -- named in this very transaction
+    select (array_agg(m.title order by m.id desc) filter (where m.title is not null))[1] as title,
+           (array_agg(m.summary order by m.id desc) filter (where m.summary is not null))[1] as summary,
+           count(*) as many into known
+      from thread_moves m
+     where m.xid = pg_current_xact_id_if_assigned()
+       and m.tenant = thread_prompt.tenant
+       and m.thread = thread_prompt.thread
+       and m.job is null;
+    if known.many = 0 then
+      return null;
+    end if;
+  end if;
+  return coalesce(known.summary, made_up || coalesce(known.title, thread_prompt.thread));
 end $$;
 
 -- Make a thread by hand, or say what it is called or comes to. NULL leaves what is there. Written at commit, as everything here.

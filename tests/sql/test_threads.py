@@ -313,22 +313,26 @@ async def test_many_at_the_same_threads_meet_no_deadlock_and_leave_the_truth(sql
 
 
 @pytest.mark.rule("S70")
-async def test_a_job_of_a_thread_without_a_prompt_does_what_was_asked_there_last(sql, worker, job, look, refused):
+async def test_a_job_of_a_thread_without_a_prompt_does_what_was_asked_there_last(sql, fixer, job, look, refused):
     async with refused("LH003"):
         await job(thread="t", prompt=None)
     async with sql.transaction():
         await sql.execute("select leasehold.set_thread('t', 'The roof')")
         first = await job(thread="t", prompt=" ", idempotency_key="k")
-    assert (await look(first))["prompt"] == "Work on thread: The roof"
-    await sql.execute("select leasehold.set_thread('s', 'The roof', 'It leaks')")
-    assert (await look(await job(thread="s", prompt=None)))["prompt"] == "It leaks"
-    run = await worker.claim_job(first)
+        second = await job(thread="t", prompt=None)
+    assert [(await look(each))["prompt"] for each in (first, second)] == ["Work on thread: The roof"] * 2
     await sql.execute("select leasehold.set_thread('t', summary => 'It leaks')")
-    await worker.finish(run)
-    run = await worker.claim_job(await job(thread="t", prompt="Mend it"))
-    await worker.start(run)
-    await worker.say((run, 1, "It is mended"))
-    await worker.finish(run)
+    assert (await look(await job(thread="t", prompt=None)))["prompt"] == "It leaks"
+    await job(thread="t", prompt="Mend it")
     assert (await look(await job(thread="t", prompt=None)))["prompt"] == "Mend it"
     again = await sql.fetchrow("select * from leasehold.enqueue('fixer', ' ', thread => 't', idempotency_key => 'k')")
     assert (again["job_id"], again["disposition"]) == (first, "existing")
+
+
+@pytest.mark.rule("S70")
+async def test_what_was_said_to_an_agent_of_the_thread_was_asked_there_too(sql, worker, job, look):
+    await sql.execute("insert into leasehold.agents (name, adapter, command) values ('talker', 'codex', '{codex}')")
+    run = await worker.claim_job(made := await job(agent="talker", thread="t", prompt="Mend it"))
+    await worker.start(run)
+    await sql.execute("select leasehold.steer($1, 'and paint it')", made)
+    assert (await look(await job(thread="t", prompt=None)))["prompt"] == "and paint it"

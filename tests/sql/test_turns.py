@@ -236,12 +236,37 @@ async def test_nobody_goes_on_with_the_conversation_of_a_job_that_is_not_over(sq
 
 async def test_two_retried_jobs_of_one_conversation_go_one_after_the_other(sql, worker, begun, job, look):
     first, run = await begun()
+    await said(sql, run, ("session", {"id": "backend-1"}))
     await worker.fail(run)
     second = await job(agent="talker", session_key=f"job:{first}")
     await worker.fail(await worker.claim_job(second))
     assert await sql.fetchval("select leasehold.retry($1)", first) == "queued"
     assert await sql.fetchval("select leasehold.retry($1)", second) == "deferred"
     assert (await look(await job(agent="talker", session_key=f"job:{first}")))["status"] == "deferred"
+
+
+async def test_a_job_with_a_key_of_its_own_is_not_retried_beside_who_goes_on_with_its_conversation(
+    sql, worker, begun, job, refused
+):
+    first, run = await begun(concurrency_key="k")
+    await worker.fail(run)
+    second = await job(agent="talker", prompt="x", session_key=f"job:{first}", idempotency_key="once")
+    async with refused("LH126", f"job {second} goes on"):
+        await sql.execute("select leasehold.retry($1)", first)
+    await worker.fail(await worker.claim_job(second))
+    assert await sql.fetchval("select leasehold.retry($1)", first) == "queued"
+    async with refused("LH126", f"job {first} goes on"):
+        await sql.execute("select leasehold.retry($1)", second)
+    again = "select disposition from leasehold.enqueue('talker', 'x', session_key => $1, idempotency_key => 'once')"
+    assert await sql.fetchval(again, f"job:{first}") == "existing"
+
+
+async def test_many_jobs_that_have_no_conversation_are_retried_at_once_without_a_lock_each(sql, fixer):
+    await sql.execute("insert into leasehold.jobs (agent, prompt) select 'fixer', 'x' from generate_series(1, 200)")
+    await sql.execute("select leasehold.cancel(id) from leasehold.jobs")
+    async with sql.transaction():
+        await sql.execute("select leasehold.retry(id) from leasehold.jobs")
+        assert await sql.fetchval("select count(*) from pg_locks where locktype = 'advisory'") == 0
 
 
 async def test_an_agent_that_cannot_be_steered_gets_a_job_and_the_row_says_so(sql, worker, job, look, hire, sane):
