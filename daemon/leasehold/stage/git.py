@@ -74,6 +74,10 @@ class Git:
         status, said = self.steps.answer(self._step("look", words), fine=(0, 1, 128))
         return said.decode("ascii", "replace").strip() if status == 0 else None
 
+    def agrees(self, *words: str) -> bool:
+        """False only if git says itself that something is wrong. Raises StageError if it says nothing."""
+        return self.steps.answer(self._step("look", words), fine=(0, 1, 128))[0] != 128
+
     def _step(self, name: str, words: Sequence[str], env: Mapping[str, str] | None = None) -> Step:
         overrides = [word for setting in NEVER for word in ("-c", setting)]
         above = str(Path(self.where).parent)  # a repository that it happens to lie in is none of ours

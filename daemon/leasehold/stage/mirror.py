@@ -2,11 +2,12 @@
 
 import os
 import re
-import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from leasehold.stage.git import Git
+from leasehold.stage.within import remove
 from leasehold.stage.words import StageError
 
 STALE = 60.0
@@ -16,6 +17,8 @@ COMMANDS = re.compile(
     r"|core\.(sshcommand|gitproxy|attributesfile|worktree)|remote\..*\.(uploadpack|receivepack|vcs|proxy))(\.|$)"
 )
 """Settings of a repository that name commands, or lead to other settings, as git lists them."""
+CONNECTED = ("rev-list", "--objects", "--all", "--quiet")
+"""Is everything there that a branch needs?"""
 BRANCHES = "+refs/heads/*:refs/remotes/origin/*"
 
 
@@ -32,12 +35,36 @@ class Mirror:
     def refresh(self) -> None:
         """Have what the repository has now. Raises StageError."""
         self.default = self._default_branch()
-        if not (self.path / "HEAD").is_file():
-            self._make()
-        else:
-            self._unlock()
-            self._tidy()
-            self._fetch(self.git)
+        if not os.path.lexists(self.path):
+            fresh = self.begun()
+            self.fetch(fresh)
+            fresh.rename(self.path)
+            return
+        if not self.looks_whole:
+            raise StageError("workspace", "clone", f"{self.path} is no repository")
+        self._unlock()
+        self._tidy()
+        self.fetch(self.path)
+
+    @property
+    def looks_whole(self) -> bool:
+        """Are its parts there? Without asking git, so it costs nothing."""
+        try:
+            return (
+                not self.path.is_symlink()
+                and all((self.path / name).is_dir() for name in ("objects", "refs"))
+                and all((self.path / name).stat().st_size > 0 for name in ("HEAD", "config"))
+            )
+        except OSError:
+            return False
+
+    def is_wrecked(self) -> bool:
+        """Is there one that is no repository, or lacks objects? That takes a while: to be asked when something has failed."""
+        if not self.looks_whole:
+            return os.path.lexists(self.path)
+        with suppress(StageError):  # no time, no memory: who knows
+            return not (self.git.agrees("rev-parse", "--git-dir") and self.git.agrees(*CONNECTED))
+        return False
 
     def base(self, name: str | None) -> tuple[str, str]:
         """The branch to begin from and its commit. Raises StageError."""
@@ -57,22 +84,21 @@ class Mirror:
             raise StageError("workspace", "look", f"{self._url} has no commit yet")
         return None
 
-    def _make(self) -> None:
-        """Beside its place first: half a clone is none."""
+    def begun(self) -> Path:
+        """An empty one beside its place, without anything of the repository: half a clone is none."""
         fresh = self.path.with_name("mirror.git.new")
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove(fresh)
         self._outside.run("clone", "init", "--quiet", "--bare", "--", str(fresh))
         git = self._outside.at(str(fresh))
         for name, value in (("url", self._url), ("fetch", BRANCHES)):
             git.run("clone", "config", f"remote.origin.{name}", value)
         git.run("clone", "config", "gc.autoDetach", "false")  # what detaches from an agent is killed with it
-        self._fetch(git)
-        shutil.rmtree(self.path, ignore_errors=True)
-        fresh.rename(self.path)
+        return fresh
 
-    def _fetch(self, git: Git) -> None:
+    def fetch(self, into: Path) -> None:
         """From where we were told to, whatever the clone's own settings say by now."""
-        git.run("fetch", "fetch", "--quiet", "--prune", "--no-write-fetch-head", "--", self._url, BRANCHES)
+        words = ("fetch", "--quiet", "--prune", "--no-write-fetch-head", "--", self._url, BRANCHES)
+        self.git.at(str(into)).run("fetch", *words)
 
     def _tidy(self) -> None:
         """Agents may write its settings; those by which they would have us execute something go. Hooks never run for us."""

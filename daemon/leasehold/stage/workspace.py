@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from leasehold.stage.changes import record
 from leasehold.stage.ends import Ends
 from leasehold.stage.envfile import laid
 from leasehold.stage.git import Git
-from leasehold.stage.lock import locked
+from leasehold.stage.lock import among, locked
 from leasehold.stage.mirror import Mirror
 from leasehold.stage.plan import Workspace
 from leasehold.stage.report import Report
@@ -17,6 +17,7 @@ from leasehold.stage.steps import Clock, Step, Steps
 from leasehold.stage.tree import Tree, find_tree, make_tree
 from leasehold.stage.within import remove
 from leasehold.stage.words import StageError
+from leasehold.stage.wrecked import mend
 
 
 @contextmanager
@@ -29,9 +30,10 @@ def prepared(plan: Workspace | None, report: Report, ends: Ends, env: Mapping[st
     if plan.repository is None:
         yield _directory(plan, steps)
         return
-    tree = _worktree(plan, steps)
-    report.add({"workspace": {"branch": tree.branch, "base": tree.base, "base_commit": tree.base_commit}})
-    with laid(plan.env_file, tree, Git(steps, tree.path)):
+    with ExitStack() as held:
+        tree = _worktree(plan, steps, held)
+        report.add({"workspace": {"branch": tree.branch, "base": tree.base, "base_commit": tree.base_commit}})
+        held.enter_context(laid(plan.env_file, tree, Git(steps, tree.path)))
         if not tree.prepared:
             _prepare(plan, steps)
             tree.done()
@@ -52,7 +54,7 @@ def _directory(plan: Workspace, steps: Steps) -> str:
     return str(path)
 
 
-def _worktree(plan: Workspace, steps: Steps) -> Tree:
+def _worktree(plan: Workspace, steps: Steps, held: ExitStack) -> Tree:
     assert plan.repository is not None
     assert plan.home is not None
     if shutil.which("git", path=steps.env.get("PATH")) is None:
@@ -60,11 +62,21 @@ def _worktree(plan: Workspace, steps: Steps) -> Tree:
     home = Path(plan.home)
     home.mkdir(parents=True, exist_ok=True)
     with locked(home, steps.clock):
-        if found := find_tree(plan, home):
-            return found
         mirror = Mirror(Git(steps, str(home)), home, plan.repository)
-        mirror.refresh()
-        return make_tree(plan, mirror)
+        try:
+            tree = _found_or_made(plan, mirror, home)
+        except StageError as error:
+            mend(mirror, home, error)
+            tree = _found_or_made(plan, mirror, home)
+        held.enter_context(among(home))
+    return tree
+
+
+def _found_or_made(plan: Workspace, mirror: Mirror, home: Path) -> Tree:
+    if mirror.looks_whole and (found := find_tree(plan, home)):
+        return found
+    mirror.refresh()
+    return make_tree(plan, mirror)
 
 
 def _prepare(plan: Workspace, steps: Steps) -> None:
