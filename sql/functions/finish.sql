@@ -116,7 +116,9 @@ begin
      set status = coalesce(next_.ends_as, 'queued'),
          run_at = coalesce(next_.again_at, j.run_at),
          due = coalesce(next_.again_at <= clock(), true),
-         waits_until = case when next_.ends_as is null                -- a long run has not waited: from now, not from its old run_at
+         waits_until = case
+           when next_.ends_as is null and next_.why in ('workspace_busy', 'credential_busy') then j.waits_until      -- it has done nothing but wait
+           when next_.ends_as is null                                 -- a long run has not waited: from now, not from its old run_at
            then greatest(next_.again_at, clock()) + (select a.queue_timeout from agents a where a.name = j.agent) end,
          attempts = next_.attempts,
          interruptions = next_.interruptions,

@@ -37,6 +37,12 @@ begin
   elsif reason = 'disk_full' and is_parked_too_often(job, '{disk_full}', 10) then
     ends_as := 'failed';
     why := 'disk_cap';                                                -- maybe it is the one that fills the disk
+  elsif policy.follows = 'park' and reason in ('workspace_busy', 'credential_busy') then
+    again_at := clock() + wait_for_others(job, run, reason, policy.park);
+    if again_at is null then
+      ends_as := 'blocked';                                           -- by others, and they do not let go
+      why := case reason when 'workspace_busy' then 'workspace_cap' else 'credential_cap' end;
+    end if;
   elsif policy.follows = 'park' then
     again_at := coalesce(park_account(job, run, reason), clock() + parking(policy.park, run));
   elsif policy.follows = 'backoff' and attempts < job.max_attempts and session = 'stop' then

@@ -75,11 +75,13 @@ set jit = off
 as $$
 declare
   late record;
+  words text;
 begin
   perform hold_worker(expire_queued.worker, expire_queued.token);
   for late in
     select l.*
-      from (select j.id, j.tenant, j.status, j.concurrency_key, j.conflict_policy
+      from (select j.id, j.tenant, j.status, j.concurrency_key, j.conflict_policy,
+                   case when j.reason in ('workspace_busy', 'credential_busy') then j.message end as met
               from jobs j
              where j.waits_until <= clock()
                and j.status in ('queued', 'deferred')
@@ -88,16 +90,17 @@ begin
                for update skip locked) l
      order by l.status <> 'deferred', l.id                             -- what waits ends before what it waits for, and is not promoted
   loop
+    words := 'it waited longer than the queue_timeout of its agent' || coalesce(': ' || late.met, '');
     perform set_config('leasehold.actor', 'expire', true);
     update jobs j
        set status = 'timed_out',
            reason = 'queue',
-           message = 'it waited longer than the queue_timeout of its agent',
+           message = words,
            finished_at = clock(),
            updated_at = clock()
      where j.id = late.id;
     perform set_config('leasehold.actor', '', true);
-    perform note(late.id, late.tenant, null, 'timed_out', 'it waited longer than the queue_timeout of its agent',
+    perform note(late.id, late.tenant, null, 'timed_out', words,
                  jsonb_build_object('reason', 'queue'), 'error');
     if late.status = 'deferred' then
       perform reject_wakeups(late.id, 'timed_out');

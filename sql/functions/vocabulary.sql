@@ -30,7 +30,7 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('workspace_denied',  'failed',      true,  'stop',    null,         'The worker''s user may not enter the directory in agents.workspace.'),
   ('workspace_failed',  'failed',      true,  'backoff', null,         'Its workspace could not be made ready: the message names the step and its last words, the run''s stderr has all of them.'),
   ('workspace_timeout', 'timed_out',   true,  'backoff', null,         'Its workspace was not ready within agents.prepare_timeout: raise it, or see which step of the run''s stderr is slow.'),
-  ('workspace_busy',    'interrupted', false, 'park',    '1 minute',   'Another run has its branch or its conversation''s worktree; it runs again by itself. A concurrency_key makes such jobs wait in line.'),
+  ('workspace_busy',    'interrupted', false, 'park',    '1 minute',   'Another run has its branch or its conversation''s worktree, or that is quarantined: the message says which. It runs again by itself, after ever longer waits. A concurrency_key makes such jobs wait in line.'),
   ('config_failed',     'failed',      false, 'stop',    null,         'Its private configuration could not be made: the message says what is in the way.'),
   ('daemon_error',      'failed',      true,  'backoff', null,         'A mistake of Leasehold: please report it with the daemon''s log of this run.'),
   ('total',             'timed_out',   true,  'backoff', null,         'It ran longer than agents.total_timeout: raise it, or ask for less.'),
@@ -42,7 +42,7 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('quota',             'interrupted', false, 'park',    '15 minutes', 'The account''s quota is used up; the job waits and runs again by itself.'),
   ('rate_limit',        'interrupted', false, 'park',    '1 minute',   'The provider asked to slow down; the job waits and runs again by itself.'),
   ('disk_full',         'interrupted', false, 'park',    '1 minute',   'The state directory has no room: free some, or move LEASEHOLD_STATE_DIR. The job runs again by itself.'),
-  ('credential_busy',   'interrupted', false, 'park',    '1 minute',   'Another run has the credential of its agent; the job waits and runs again by itself.'),
+  ('credential_busy',   'interrupted', false, 'park',    '1 minute',   'Another run has the credential of its agent; the job runs again by itself, after ever longer waits.'),
   ('stopped',           'interrupted', false, 'again',   null,         'The daemon was stopped; the job runs again by itself.'),
   ('daemon_restart',    'interrupted', false, 'again',   null,         'The daemon was restarted; the job runs again by itself.'),
   ('daemon_restart',    'lost',        false, 'again',   null,         'The daemon was restarted and its keeper no longer had the run; it runs again by itself.'),
@@ -59,6 +59,8 @@ insert into leasehold.reasons (reason, outcome, uses_attempt, follows, park, adv
   ('coalesced',         'cancelled',   false, 'stop',    null,         'Another job of its key does what it was asked: the message names it.'),
   ('quota_cap',         'failed',      false, 'stop',    null,         'It met nothing but a used up quota or a rate limit 100 times in a row: look at the account, then retry.'),
   ('disk_cap',          'failed',      false, 'stop',    null,         'It met a full disk 10 times in a row, so it may be what fills it: look before you retry it.'),
+  ('workspace_cap',     'blocked',     false, 'stop',    null,         'Its workspace was not free 300 times in a row, or 20 times because it is quarantined: the message names it and what frees it; then retry.'),
+  ('credential_cap',    'blocked',     false, 'stop',    null,         'The credential of its agent was not free 300 times in a row: end the run that keeps it, or look at agents.credential_lock; then retry.'),
   ('session_poisoned',  'failed',      true,  'stop',    null,         'Its session is of no use any more, and a new one would do again what its tools have done: look at that, then retry. A retry begins a new session.');
 
 -- What an agent may name as the reason of its own end, in a `result` line; see the adapters.

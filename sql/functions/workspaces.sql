@@ -23,9 +23,7 @@ begin
   end if;
   mine := place_workspace(self, who, asked, address);
   if mine.id is null or mine.status = 'quarantined' or mine.run_id <> current_.id then
-    return jsonb_build_object('kind', case mine.kind when 'session' then 'none' else 'busy' end, 'message', format(
-      case mine.status when 'quarantined' then 'workspace %s is quarantined: processes in it could not be killed (run %s)'
-                       else 'workspace %s is in use by run %s' end, mine.id, coalesce(mine.run_id, mine.last_run)));
+    return jsonb_build_object('kind', case mine.kind when 'session' then 'none' else 'busy' end, 'message', why_taken(mine));
   end if;
   update workspaces w
      set run_id = current_.id,
@@ -46,9 +44,7 @@ language plpgsql
 set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
-  key_ text := case when address is not null and (job).branch is not null then 'branch:' || (job).branch
-                    when (job).session_key ~ '^job:[0-9]+$' then (job).session_key
-                    else coalesce('session:' || (job).session_key, 'job:' || (job).id) end;
+  key_ text := workspace_key(job, address);
   mine workspaces;
 begin
   for turn in 1..2 loop
@@ -89,6 +85,57 @@ begin
        for update;
   end if;
   return mine;
+end $$;
+
+create or replace function leasehold.workspace_key(job leasehold.jobs, address text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+begin
+  return case when address is not null and (job).branch is not null then 'branch:' || (job).branch
+              when (job).session_key ~ '^job:[0-9]+$' then (job).session_key
+              else coalesce('session:' || (job).session_key, 'job:' || (job).id) end;
+end $$;
+
+-- Who has it, and what frees it.
+create or replace function leasehold.why_taken(workspace leasehold.workspaces) returns text
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  holder bigint := coalesce((workspace).run_id, (workspace).last_run);
+begin
+  if (workspace).status is distinct from 'quarantined' then
+    return format('workspace %s is in use by run %s', (workspace).id, holder);
+  end if;
+  return format('workspace %s on host %s is quarantined: processes of run %s in it could not be killed; %sSELECT leasehold.remove_workspace(%s);',
+                (workspace).id, left((workspace).host_id, 12), holder,
+                case when exists (select from runs r where r.id = holder and r.ended_at is null)
+                       then 'it is free when they are gone, or, once that run is lost: '
+                     else 'look there, then: ' end, (workspace).id);
+end $$;
+
+-- Did the last run of the job meet a workspace that is quarantined?
+create or replace function leasehold.is_quarantined(job leasehold.jobs) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  who agents := (select a from agents a where a.name = (job).agent);
+  address text := repository_of(who, job);
+begin
+  return exists (
+    select
+      from (select r.worker_id from runs r where r.job_id = (job).id order by r.attempt desc limit 1) last
+      join workers h
+        on h.id = last.worker_id
+      join workspaces w
+        on w.host_id = h.host_id
+       and w.keeper_id = h.keeper_id
+     where w.tenant = (job).tenant
+       and w.status = 'quarantined'
+       and (w.agent = (job).agent and coalesce(w.repository, '') = coalesce(address, '') and w.key = workspace_key(job, address)
+            or w.repository = address and w.branch = (job).branch));
 end $$;
 
 -- Below the state directory. Full numbers and digests: half of one may be another's.

@@ -212,6 +212,8 @@ async def test_every_reason_of_the_contract_is_there(sql):
         "coalesced",
         "quota_cap",
         "disk_cap",
+        "workspace_cap",
+        "credential_cap",
         "session_poisoned",
         "session_evicted",
         "credential_busy",

@@ -58,7 +58,8 @@ def follows(reasons, seen, job, outcome, reason):
         to.status, to.wait = "queued", (min(job.wait, 0),) * 2
     elif policy["follows"] == "park":
         least = policy["park"].total_seconds()
-        to.status, to.wait = "queued", (least, least * 1.1)
+        busy = reason in ("workspace_busy", "credential_busy")  # the longer, the more often it was asked for in a row
+        to.status, to.wait = "queued", (least, least * (5.5 if busy else 1.1))
     elif policy["follows"] == "backoff" and to.attempts < job.max_attempts:
         agent = seen.agents[job.agent]
         times = to.attempts if policy["uses_attempt"] else to.interruptions
