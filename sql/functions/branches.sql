@@ -57,6 +57,19 @@ begin
   end;
 end $$;
 
+-- The same as everybody may read it: who logs in at a web server may be a token, and a password is one. What stands there instead tells two
+-- of them apart and tells nobody what they are.
+create or replace function leasehold.shown_repository(repository text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, leasehold, pg_temp
+as $$
+declare
+  login text := coalesce(substring(repository from '^[Hh][Tt][Tt][Pp][Ss]?://([^/]*)@'), substring(repository from '^[^/]*://([^/]*:[^/]*)@'));
+begin
+  return case when login is null then repository
+              else replace(repository, '//' || login || '@', '//***' || left(encode(sha256(convert_to(login, 'UTF8')), 'hex'), 8) || '@') end;
+end $$;
+
 -- What is wrong with the path of an env file; null: nothing.
 create or replace function leasehold.env_file_mistake(path text) returns text
 language plpgsql immutable

@@ -19,7 +19,7 @@ begin
   if address is null and (who.workspace is not null or (asked.session_key is null and who.adapter = 'command')) then
     return jsonb_build_object('kind', 'none');
   elsif address is not null and mistake is not null then
-    return jsonb_build_object('kind', 'refused', 'message', format('repository %s: %s', quote_literal(left(address, 200)), mistake));
+    return jsonb_build_object('kind', 'refused', 'message', format('repository %s: %s', quote_literal(left(shown_repository(address), 200)), mistake));
   end if;
   mine := place_workspace(self, who, asked, address);
   if mine.id is null or mine.status = 'quarantined' or mine.run_id <> current_.id then
@@ -45,6 +45,7 @@ set search_path = pg_catalog, leasehold, pg_temp
 as $$
 declare
   key_ text := workspace_key(job, address);
+  shown text := shown_repository(address);                       -- the row is everybody's to read
   mine workspaces;
 begin
   for turn in 1..2 loop
@@ -54,7 +55,7 @@ begin
        and w.keeper_id = (self).keeper_id
        and w.tenant = (job).tenant
        and w.agent = (who).name
-       and coalesce(w.repository, '') = coalesce(address, '')
+       and coalesce(w.repository, '') in (coalesce(shown, ''), coalesce(address, ''))
        and w.key = key_
        and w.status <> 'removed'
        for update;
@@ -63,12 +64,13 @@ begin
     values ((job).tenant, (self).host_id, (self).keeper_id, case when address is null then 'session' else 'repository' end,
             case when address is null then 'session' when position('{repository}' in (who).repository) > 0 then 'job_repository'
                  else 'agent_repository' end,
-            (who).name, key_, address,
+            (who).name, key_, shown,
             case when address is not null then coalesce((job).branch, work_branch((who).branch_prefix, (job).id, (job).prompt)) end,
             case when address is not null then coalesce((job).base_branch, (who).base_branch) end, (job).id, 'free')
         on conflict do nothing
     returning * into mine;
     if found then
+      mine.repository := address;
       update workspaces w set path = path_of_workspace(mine) where w.id = mine.id returning w.* into mine;
       exit;
     end if;
@@ -79,7 +81,7 @@ begin
      where w.host_id = (self).host_id
        and w.keeper_id = (self).keeper_id
        and w.tenant = (job).tenant
-       and w.repository = address
+       and w.repository in (shown, address)
        and w.branch = (job).branch
        and w.status <> 'removed'
        for update;
@@ -123,6 +125,7 @@ as $$
 declare
   who agents := (select a from agents a where a.name = (job).agent);
   address text := repository_of(who, job);
+  shown text := shown_repository(address);
 begin
   return exists (
     select
@@ -134,8 +137,9 @@ begin
        and w.keeper_id = h.keeper_id
      where w.tenant = (job).tenant
        and w.status = 'quarantined'
-       and (w.agent = (job).agent and coalesce(w.repository, '') = coalesce(address, '') and w.key = workspace_key(job, address)
-            or w.repository = address and w.branch = (job).branch));
+       and (w.agent = (job).agent and coalesce(w.repository, '') in (coalesce(shown, ''), coalesce(address, ''))
+              and w.key = workspace_key(job, address)
+            or w.repository in (shown, address) and w.branch = (job).branch));
 end $$;
 
 -- Below the state directory. Full numbers and digests: half of one may be another's.
@@ -179,7 +183,7 @@ begin
                           and starts_with(r.path, beside)
                         limit 50) m))
     || case when (workspace).kind = 'repository' then jsonb_build_object(
-      'repository', (workspace).repository, 'home', home_of_repository((workspace).tenant, (workspace).repository),
+      'repository', repository_of(who, job), 'home', regexp_replace((workspace).path, '/trees/[^/]*$', ''),
       'branch', (workspace).branch, 'base', (workspace).base, 'named', (workspace).key like 'branch:%',
       'prepare', (who).prepare, 'prepare_timeout', extract(epoch from (who).prepare_timeout),
       'env_file', case when env_path is not null and (who).env_file_text is not null

@@ -167,6 +167,21 @@ async def test_what_cannot_be_made_ready_is_a_reason_of_its_own(host, sql, worke
     assert host.strays() == []
 
 
+async def test_a_token_in_the_address_of_a_repository_is_in_nothing_that_others_read(
+    host, sql, worker_in, insert, ends, written
+):
+    token = "ghp_" + "t" * 36
+    await worker_in("leaky", "true", repository=f"https://{token}@127.0.0.1:9/x.git")
+    async with host.daemon():
+        job = await insert("leaky")
+        await ends(job, "failed")
+    assert "https://***@127.0.0.1:9/x.git" in await message(sql, job)
+    assert b"unable to access" in await written(job, "stderr")
+    assert token.encode() not in await written(job, "stderr")
+    assert token not in await sql.fetchval(SAID)
+    assert token not in "".join(map(json.dumps, host.lines()))
+
+
 async def test_a_preparation_has_a_clock_of_its_own(host, sql, worker_in, insert, ends, written):
     short = timedelta(seconds=0.7)
     await worker_in(

@@ -87,6 +87,50 @@ async def test_the_jobs_own_repository_counts_where_the_agent_leaves_room_for_it
             assert said["source"] == "job_repository"
 
 
+async def test_a_token_in_the_address_is_the_agents_and_nobody_elses_to_read(sql, repo_agent, me, job):
+    token, other = "ghp_0123456789abcdef", "ghp_fedcba9876543210"
+    address = f"https://{token}@example.org/acme/app.git"
+    await repo_agent(repository=address)
+    said = await take(me, run := await me.claim_job(await job(session_key="talk")))
+    assert said["repository"] == address
+    shown = (await row(sql, said["workspace"]))["repository"]
+    assert shown.startswith("https://***") and shown.endswith("@example.org/acme/app.git") and token not in shown
+    assert await take(me, run) == said
+    await me.finish(run)
+    again = await take(me, run := await me.claim_job(await job(session_key="talk")))
+    assert again["path"] == said["path"] and again["repository"] == address
+    await me.finish(run)
+    await sql.execute("update leasehold.agents set repository = $1", address.replace(token, other))
+    third = await take(me, await me.claim_job(await job(session_key="talk")))
+    assert third["home"] != said["home"], "who may log in with another token has no part in this one"
+
+
+async def test_a_workspace_of_before_that_has_one_is_still_found(sql, repo_agent, me, job):
+    address = "https://ghp_0123456789abcdef@example.org/acme/app.git"
+    await repo_agent(repository=address)
+    said = await take(me, run := await me.claim_job(await job(branch="shared")))
+    await me.finish(run)
+    await sql.execute("update leasehold.workspaces set repository = $1", address)
+    again = await take(me, await me.claim_job(await job(branch="shared")))
+    assert again["path"] == said["path"] and again["home"] == said["home"]
+
+
+@pytest.mark.parametrize("login", ["somebody:tttttttt", "tttttttt tttttttt"])
+async def test_an_address_that_is_refused_is_shown_without_it(repo_agent, me, job, login):
+    await repo_agent(repository="{repository}")
+    said = await take(me, await me.claim_job(await job(repository=f"https://{login}@example.org/x.git")))
+    assert said["kind"] == "refused" and "@example.org/x.git" in said["message"] and "tttt" not in said["message"]
+
+
+@pytest.mark.parametrize(
+    "address", ["git@example.org:a/b.git", "ssh://git@example.org/x.git", "/srv/a@b.git", "https://example.org/a@b.git"]
+)
+async def test_an_address_without_one_is_shown_as_it_is(sql, repo_agent, me, job, address):
+    await repo_agent(repository=address)
+    said = await take(me, await me.claim_job(await job()))
+    assert (await row(sql, said["workspace"]))["repository"] == address
+
+
 @pytest.mark.rule("P50")
 async def test_a_job_of_a_conversation_is_where_the_last_one_was(sql, fixer, me, job):
     first, second = await job(session_key="talk"), await job(session_key="talk")

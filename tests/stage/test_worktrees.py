@@ -121,6 +121,20 @@ def test_a_repository_that_is_none_is_named_with_the_words_of_git(stage, url):
     assert "git ls-remote" in stage.failed["message"]
 
 
+@pytest.mark.parametrize("token", ["ghp_" + "t" * 36, "t" * 700, "x-access-token:" + "t" * 12])
+def test_a_token_in_the_address_of_a_repository_is_in_no_message(stage, token):
+    assert stage.sh("true", repository=f"https://{token}@127.0.0.1:9/x.git") == 125
+    assert "https://***@127.0.0.1:9/x.git" in stage.failed["message"] and "unable" in stage.failed["message"]
+    assert "tttt" not in (stage.run / "stage.json").read_text()
+
+
+def test_nor_is_the_rest_of_one_whose_beginning_is_too_far_back_to_be_quoted(stage):
+    prepare = [["sh", "-c", f"echo https://{'t' * 20000}@example.org/x.git is gone >&2; exit 3"]]
+    assert stage.sh("true", prepare=prepare) == 125
+    assert stage.failed["message"].endswith("exited with 3: is gone") and "https://***@" in stage.failed["message"]
+    assert "tttt" not in stage.failed["message"]
+
+
 def test_a_repository_without_a_commit_is_refused_in_words(stage, tmp_path, repository):
     repository.git("init", "--quiet", str(tmp_path / "empty"))
     assert stage.sh("true", repository=str(tmp_path / "empty")) == 125

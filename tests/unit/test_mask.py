@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from leasehold.events.mask import Hidden, secrets_in, secrets_of
+from leasehold.events.mask import Hidden, secrets_in, secrets_of, secrets_of_address
 
 KEY = "sk-abcabcabd-0123"
 
@@ -28,6 +28,18 @@ def test_what_a_variable_is_called_says_whether_it_is_secret():
 ])  # fmt: skip
 def test_what_a_file_of_settings_calls_so_is_a_secret_and_the_name_of_a_variable_is_none(text):
     assert secrets_in(text) == {KEY}
+
+
+@pytest.mark.parametrize(("address", "secrets"), [
+    ("https://ghp_0123456789abcdef@example.org/x.git", {"ghp_0123456789abcdef"}),
+    ("https://somebody:p%40ssword@example.org/x.git", {"p%40ssword", "p@ssword"}),
+    ("https://somebody@example.org/x.git", set()),
+    ("https://example.org/a@b.git", set()),
+    ("git@example.org:a/b.git", set()),
+    ("", set()),
+])  # fmt: skip
+def test_a_token_that_an_address_begins_with_is_a_secret_and_a_name_is_none(address, secrets):
+    assert secrets_of_address(address) == secrets
 
 
 def test_every_byte_of_a_secret_is_a_star_so_that_offsets_stay():

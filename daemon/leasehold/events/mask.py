@@ -7,6 +7,7 @@ every reader to see. Each byte of a secret becomes a star, so offsets stay those
 import json
 import re
 from collections.abc import Collection, Mapping
+from urllib.parse import unquote
 
 from leasehold.models import Run
 
@@ -21,6 +22,10 @@ IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 """The same in a file of settings: NAME=value, name = "value", "name": "value"."""
+LOGIN = re.compile(r"https?://([^/:@]*)(?::([^/@]*))?@", re.IGNORECASE)
+"""Who logs in at a web server, with which password."""
+LONG = 16
+"""Characters from which on the name of who logs in is taken for a token."""
 A_NAME = re.compile(r"[A-Z][A-Z_]*[0-9]?")
 """What is no secret but the name of the variable that has it."""
 
@@ -33,6 +38,15 @@ def secrets_of(env: Mapping[str, str]) -> set[str]:
 def secrets_in(text: str) -> set[str]:
     """Those of a file that its agent is given: a credential, an env file, settings."""
     return {found for found in IN_TEXT.findall(text) if not A_NAME.fullmatch(found)}
+
+
+def secrets_of_address(address: str) -> set[str]:
+    """What somebody logs in with, in the address of a repository: as it is there, and as it is meant."""
+    if (found := LOGIN.match(address)) is None:
+        return set()
+    name, password = found[1], found[2] or ""
+    secret = [name] * (len(name) >= LONG) + [password] * (len(password) >= LEAST)
+    return {*secret, *map(unquote, secret)}
 
 
 class Hidden:

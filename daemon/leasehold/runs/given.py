@@ -10,19 +10,19 @@ from dataclasses import replace
 
 from anyio import to_thread
 
-from leasehold.events.mask import secrets_in
+from leasehold.events.mask import secrets_in, secrets_of_address
 from leasehold.models import Run
 
 LARGEST = 256 * 1024
 """Bytes of a credential that are looked through."""
 
 
-async def with_secrets(run: Run, given: str = "") -> Run:
-    """The run, knowing the secrets of its credential, of its files of settings and of `given`."""
+async def with_secrets(run: Run, given: str = "", address: str = "") -> Run:
+    """The run, knowing the secrets of its credential, of its files of settings, of `given`, and of its repository's `address`."""
     texts = [*run.config_files.values(), given]
     if run.credential is not None:
         texts.append(await to_thread.run_sync(_read, run.credential))
-    return replace(run, secrets=frozenset[str]().union(*map(secrets_in, texts)))
+    return replace(run, secrets=frozenset(secrets_of_address(address)).union(*map(secrets_in, texts)))
 
 
 def _read(path: str) -> str:

@@ -91,7 +91,8 @@ class Stages:
         else:
             place = own_place(run, directory)
         config = config_plan(run, state_dir)
-        return Staging(await with_secrets(run, place.env_file), replace(place, config=config), directory)
+        known = await with_secrets(run, place.env_file, place.address)
+        return Staging(known, replace(place, config=config), directory)
 
     async def announce(self, run: Run, staging: Staging) -> None:
         """Once the agent is about to begin: on which branch, from which commit."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import IO
 
 from leasehold.stage.ends import Ends
-from leasehold.stage.words import StageError
+from leasehold.stage.words import StageError, shown
 
 TAIL = 1500
-"""Bytes of a command's last words that are quoted."""
+"""Characters of a command's last words that are quoted."""
+READ = 8 * TAIL
 SHOWN = 200
 """Characters of a command that are quoted."""
 LOOK = 0.02
@@ -58,7 +59,7 @@ class Step:
     @property
     def quoted(self) -> str:
         """For people."""
-        said = " ".join(self.shown or self.argv)
+        said = shown(" ".join(self.shown or self.argv))
         return repr(said if len(said) <= SHOWN else f"{said[:SHOWN]}...")
 
 
@@ -122,11 +123,13 @@ class Steps:
         """What it said last; what the daemon has punched out of the file meanwhile reads as zeros."""
         try:
             with self._stderr.open("rb") as file:
-                file.seek(max(begins, self._size() - TAIL))
-                said = file.read(TAIL).replace(b"\0", b"").decode("utf-8", "replace").strip()
+                at = file.seek(max(begins, self._size() - READ))
+                said = file.read(READ).replace(b"\0", b"").decode("utf-8", "replace")
         except OSError:
             return ""
-        return said
+        if at > begins:  # half a word may be half an address, with a login that nobody would know for one
+            said = said.partition(" ")[2] or said.partition("\n")[2]
+        return shown(said).strip()[-TAIL:].strip()
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> int:

@@ -1,9 +1,17 @@
 """What the stage says: to the run's stderr, and why it goes no further. Nothing can fail here."""
 
+import re
 import sys
 
 WORDS = 4000
 """Characters of a message."""
+LOGIN = re.compile(r"(https?://)[^/\s'\"]*@", re.IGNORECASE)
+"""Who logs in, in an address of the web: maybe a token."""
+
+
+def shown(text: str) -> str:
+    """The same without logins in addresses, as others may read it."""
+    return LOGIN.sub(r"\1***@", text)
 
 
 class StageError(Exception):
@@ -13,7 +21,7 @@ class StageError(Exception):
     """
 
     def __init__(self, kind: str, step: str, message: str) -> None:
-        super().__init__(message[:WORDS])
+        super().__init__(shown(message)[:WORDS])
         self.kind = kind
         self.step = step
 

@@ -54,6 +54,11 @@ class Place:
         return str(((self.plan or {}).get("env_file") or {}).get("text", ""))
 
     @property
+    def address(self) -> str:
+        """Where its repository is; whoever wrote that may have written a token into it."""
+        return str(self.facts.get("repository") or "")
+
+    @property
     def variables(self) -> dict[str, str]:
         """What its agent is told of it."""
         named = {
