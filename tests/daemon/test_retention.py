@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,30 @@ async def test_one_that_fails_blocks_no_other(host, sql, eventually, tmp_path):
             )
             assert not await sql.fetchval(DONE, removal)
         assert (treasure / "deep" / "deeper").is_dir() and (treasure / "deep" / "file").is_file()
+
+
+async def test_what_agents_have_locked_goes_all_the_same(host, sql, eventually):
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root is let in everywhere, but for what setpriv takes from it")
+        host.start = without_root
+    async with host.daemon(**QUICK):
+        locked = fill(host.directory / "sessions" / "one")
+        for path in (locked / "deep" / "deeper", locked / "deep", locked):
+            path.chmod(0)
+        removal = await sql.fetchval(WANT, "session", "sessions/one")
+        await eventually(sql, DONE, removal, expected=True)
+        assert not os.path.lexists(locked)
+        async with asyncio.timeout(20):
+            while list(host.directory.glob("trash-*")):
+                await asyncio.sleep(0.05)
+
+
+async def without_root(word, env, **streams):
+    """A daemon, and its keeper, that modes of files keep out."""
+    no = "-dac_override,-dac_read_search"
+    prefix = ("setpriv", f"--inh-caps={no}", f"--bounding-set={no}", "--")
+    return await asyncio.create_subprocess_exec(*prefix, sys.executable, "-m", "leasehold", word, env=env, **streams)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_a_new_hello_supersedes_and_drops_what_the_old_one_had_sent(keeper):
 
 def test_nothing_is_done_before_hello(keeper):
     caller = keeper.call(hello=False)
-    for op in ("list", "spawn", "stop", "extend", "forget", "feed", "inputs", "close_stdin"):
+    for op in ("list", "spawn", "stop", "extend", "forget", "feed", "inputs", "close_stdin", "remove"):
         assert caller.ask(op)["error"] == "no_hello"
     assert caller.ask("about")["containment"]["rung"] == "subreaper"
     assert caller.ask("hello", protocol=99)["error"] == "protocol"

@@ -17,6 +17,8 @@ from leasehold.keeper.rounds import Rounds
 from leasehold.keeper.run import Run
 
 Answer = dict[str, object]
+ROOMS = ("sessions", "workspaces")
+"""Where directories may be removed by name; those of runs are forgotten."""
 HOLD_PASSES = 20
 """Looks at a tree that is to stand still and forks on meanwhile; what is missed is held at the next look."""
 
@@ -46,6 +48,7 @@ class Desk:
             "spawn": self._spawn, "extend": self._extend, "stop": self._stop, "close_stdin": self._close_stdin,
             "list": self._list, "forget": self._forget, "hold": self._hold, "release": self._release,
             "look": self._look, "punch": self._punch, "feed": self._feed, "inputs": self._inputs,
+            "remove": self._remove,
         }  # fmt: skip
 
     def answer(self, line: bytes, client: C, supersede: Callable[[C], None]) -> Answer:
@@ -156,6 +159,13 @@ class Desk:
         if (run := self.house.runs.get(run_id)) and run.exit is None:
             raise RefusedError("running", f"run {run_id} has not ended")
         self.house.forget(run_id)
+        return {}
+
+    def _remove(self, request: Request) -> Answer:
+        parts = protocol.text(request, "path").split("/")
+        if len(parts) < 2 or parts[0] not in ROOMS or any(part in ("", ".", "..") or "\0" in part for part in parts):
+            raise RefusedError("bad_request", "'path' is no directory below sessions or workspaces")
+        self.house.remove(parts)
         return {}
 
     def _hold(self, request: Request) -> Answer:

@@ -9,9 +9,11 @@ import os
 import stat
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 MODE = 0o640
+DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -79,6 +81,29 @@ def unlock(path: Path) -> None:
             path.chmod(stat.S_IMODE(mode) | 0o700)
     except OSError:
         return  # it is gone, or not ours: whoever goes in will hear why not
+
+
+def move_aside(top: Path, parts: Sequence[str], aside: str) -> bool:
+    """Move the directory `parts` below `top` to `top/aside`, over no link. False: there is none. Raises OSError."""
+    with ExitStack() as opened:
+
+        def enter(name: str, flags: int, above: int) -> int:
+            fd = os.open(name, flags, dir_fd=above)
+            opened.callback(os.close, fd)
+            return fd
+
+        first = here = os.open(top, os.O_RDONLY | DIRECTORY & ~os.O_NOFOLLOW)
+        opened.callback(os.close, first)
+        try:
+            for part in parts[:-1]:
+                here = enter(part, os.O_RDONLY | DIRECTORY, here)
+            itself = enter(parts[-1], os.O_PATH | DIRECTORY, here)
+            with suppress(OSError):  # what is locked can only be renamed; if it is not ours, that says why not
+                os.chmod(f"/proc/self/fd/{itself}", stat.S_IMODE(os.fstat(itself).st_mode) | 0o700)  # noqa: PTH101 a descriptor's
+            os.rename(parts[-1], aside, src_dir_fd=here, dst_dir_fd=first)
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def remove_tree(path: Path, as_agent: Sequence[str] = ()) -> "subprocess.Popen[bytes]":

@@ -9,7 +9,7 @@ from leasehold.keeper import procfs
 from leasehold.keeper.clock import boot_id, boottime
 from leasehold.keeper.containment import Groups
 from leasehold.keeper.feed import Feed, Feeds
-from leasehold.keeper.files import remove_tree
+from leasehold.keeper.files import move_aside, remove_tree
 from leasehold.keeper.limits import CHECKS, check
 from leasehold.keeper.log import log
 from leasehold.keeper.numbers import Numbers
@@ -122,6 +122,12 @@ class House:
         """What an earlier keeper had begun to remove."""
         for path in self._runs_dir.parent.glob("trash-*"):
             self._remember(remove_tree(path))
+
+    def remove(self, parts: list[str]) -> None:
+        """A directory that agents have filled, and may have locked: what their user owns, their user removes. Raises OSError."""
+        top, aside = self._runs_dir.parent, f"trash-{os.urandom(8).hex()}"
+        if move_aside(top, parts, aside):
+            self._remember(remove_tree(top / aside))
 
     def _remember(self, helper: "subprocess.Popen[bytes]") -> None:
         helper.returncode = 0  # the rounds reap it: no Popen may, or its pid would stay here for somebody else

@@ -117,6 +117,11 @@ class Keeper:
         return "feed" in self._operations
 
     @property
+    def removes(self) -> bool:
+        """Does it remove directories that only the agents' user may? A keeper of an earlier release does not."""
+        return "remove" in self._operations
+
+    @property
     def rung(self) -> str:
         """Which containment is in force: `cgroup` or `subreaper`."""
         return str(self.containment.get("rung", "unknown"))
@@ -193,6 +198,10 @@ class Keeper:
     async def punch(self, run_id: int, stream: str, start: int, end: int) -> bool:
         """Free the disk of what is stored of `stdout` or `stderr`; False: it could not be."""
         return bool((await self._ask("punch", run_id=run_id, stream=stream, start=start, end=end))["punched"])
+
+    async def remove(self, path: str) -> None:
+        """Remove a directory below the state directory's sessions or workspaces; at once it is only out of the way."""
+        await self._ask("remove", path=path)
 
     async def forget(self, run_id: int) -> None:
         """The outcome is in the database: the run directory may go."""

@@ -71,8 +71,13 @@ class Remover:
         try:
             if wanted.what == "run":
                 return await self._remove_run(wanted, listed)
-            with fail_after(PATIENCE):
-                await to_thread.run_sync(remove_beneath, self._state_dir, wanted.path, abandon_on_cancel=True)
+            try:
+                with fail_after(PATIENCE):
+                    await to_thread.run_sync(remove_beneath, self._state_dir, wanted.path, abandon_on_cancel=True)
+            except PermissionError:  # agents may lock what is theirs; the keeper is their user
+                if not self._keeper.removes:
+                    raise
+                await self._keeper.remove(wanted.path)
         except (OSError, KeeperAway, KeeperRefused, ValueError) as error:
             return str(error) or repr(error)
         return None
