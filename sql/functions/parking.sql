@@ -1,5 +1,4 @@
--- Waiting that is nobody's failure. Quota and rate limits of an account, shared by all hosts: when one run has met them, no job of the
--- account starts until they reset. What another run has, a workspace or a credential: the job asks again, ever later, and not for ever.
+-- Quota and rate limits of an account, shared by all hosts: when one run has met them, no job of the account starts until they reset.
 
 -- A moment as programs write it: ISO 8601 (without a zone: UTC), or seconds since 1970. Null: it is none.
 create or replace function leasehold.read_moment(said jsonb) returns timestamptz
@@ -60,39 +59,4 @@ begin
   return job.interruptions >= most - 1
      and (select count(*) filter (where last.reason = any (met)) >= most
             from (select r.reason from runs r where r.job_id = job.id order by r.attempt desc limit most) last);
-end $$;
-
--- The last runs of the job that met this, one after the other; no more than `most` are looked at.
-create or replace function leasehold.met_in_a_row(job leasehold.jobs, met text, most int) returns int
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-begin
-  return (select coalesce(min(last.nth) filter (where last.reason is distinct from met) - 1, count(*))
-            from (select r.reason, row_number() over (order by r.attempt desc) as nth
-                    from runs r
-                   where r.job_id = job.id
-                     and r.ended_at is not null
-                   order by r.attempt desc
-                   limit most) last);
-end $$;
-
--- How many times in a row it asks for what another has. What is quarantined is seldom let go without somebody who looks.
-create or replace function leasehold.most_waits(job leasehold.jobs, reason text) returns int
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-begin
-  return case when reason = 'workspace_busy' and is_quarantined(job) then 20 else 300 end;
-end $$;
-
--- Until it asks again: 1, 2, 4, then 5 times `park`. Null: it has asked often enough.
-create or replace function leasehold.wait_for_others(job leasehold.jobs, run bigint, reason text, park interval) returns interval
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-declare
-  asked int := greatest(met_in_a_row(job, reason, 300), 1);
-begin
-  return case when asked < most_waits(job, reason) then parking(park, run) * least(2 ^ least(asked - 1, 3), 5) end;
 end $$;

@@ -29,20 +29,6 @@ begin
   return query select why_busy(job);
 end $$;
 
--- Its last runs met nothing but what another has: what that is, and how long it goes on asking.
-create or replace function leasehold.why_busy(job leasehold.jobs) returns setof text
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-begin
-  if job.reason in ('workspace_busy', 'credential_busy') then
-    return next format('It has asked %s in a row for what is not free: %s.',
-                       count_of(met_in_a_row(job, job.reason, 300), 'time'), job.message);
-    return next format('It asks ever later, is blocked if it has asked %s times%s.', most_waits(job, job.reason),
-                       ', and times out at ' || spell_time(job.waits_until));
-  end if;
-end $$;
-
 create or replace function leasehold.why_paused(job leasehold.jobs) returns setof text
 language plpgsql stable
 set search_path = pg_catalog, leasehold, pg_temp

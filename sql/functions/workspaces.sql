@@ -99,49 +99,6 @@ begin
               else coalesce('session:' || (job).session_key, 'job:' || (job).id) end;
 end $$;
 
--- Who has it, and what frees it.
-create or replace function leasehold.why_taken(workspace leasehold.workspaces) returns text
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-declare
-  holder bigint := coalesce((workspace).run_id, (workspace).last_run);
-begin
-  if (workspace).status is distinct from 'quarantined' then
-    return format('workspace %s is in use by run %s', (workspace).id, holder);
-  end if;
-  return format('workspace %s on host %s is quarantined: processes of run %s in it could not be killed; %sSELECT leasehold.remove_workspace(%s);',
-                (workspace).id, left((workspace).host_id, 12), holder,
-                case when exists (select from runs r where r.id = holder and r.ended_at is null)
-                       then 'it is free when they are gone, or, once that run is lost: '
-                     else 'look there, then: ' end, (workspace).id);
-end $$;
-
--- Did the last run of the job meet a workspace that is quarantined?
-create or replace function leasehold.is_quarantined(job leasehold.jobs) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, leasehold, pg_temp
-as $$
-declare
-  who agents := (select a from agents a where a.name = (job).agent);
-  address text := repository_of(who, job);
-  shown text := shown_repository(address);
-begin
-  return exists (
-    select
-      from (select r.worker_id from runs r where r.job_id = (job).id order by r.attempt desc limit 1) last
-      join workers h
-        on h.id = last.worker_id
-      join workspaces w
-        on w.host_id = h.host_id
-       and w.keeper_id = h.keeper_id
-     where w.tenant = (job).tenant
-       and w.status = 'quarantined'
-       and (w.agent = (job).agent and coalesce(w.repository, '') in (coalesce(shown, ''), coalesce(address, ''))
-              and w.key = workspace_key(job, address)
-            or w.repository in (shown, address) and w.branch = (job).branch));
-end $$;
-
 -- Below the state directory. Full numbers and digests: half of one may be another's.
 create or replace function leasehold.path_of_workspace(workspace leasehold.workspaces) returns text
 language plpgsql immutable

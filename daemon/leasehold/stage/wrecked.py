@@ -3,6 +3,7 @@
 A power cut, a full disk or an agent may have done it. What others may still work in stays where it is.
 """
 
+import errno
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,8 @@ def mend(mirror: Mirror, home: Path, error: StageError) -> None:
             mirror.fetch(fresh)
             _replace(mirror, fresh)
     except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):  # a reason of its own
+            raise
         told = f"{mirror.path} is wrecked and cannot be made anew ({problem}): remove it when no run works below {home}"
         raise StageError("workspace", "clone", told) from problem
 
