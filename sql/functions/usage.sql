@@ -269,8 +269,8 @@ begin
   perform from heads h where h.job_id = (select r.job_id from runs r where r.id = report_usage.run) for update;
   select r.* into current_ from runs r where r.id = report_usage.run for update;
   if current_.id is null or current_.token is distinct from report_usage.run_token
-     or not (current_.ended_at is null and current_.worker_id = report_usage.worker
-             or current_.outcome = 'lost' and current_.late_outcome is null) then
+     or (current_.ended_at is null and current_.worker_id = report_usage.worker        -- null of another's live run
+         or current_.outcome = 'lost' and current_.late_outcome is null) is not true then
     perform refuse_run(run, run_token, worker);
   end if;
   perform record_usage(array_fill(current_.id, array[cardinality(marks)]), array_fill(current_.token, array[cardinality(marks)]),

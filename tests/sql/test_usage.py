@@ -190,6 +190,17 @@ async def test_the_usage_of_a_lost_run_arrives_late_and_once(sql, worker, job, r
         await late(sql, worker, run, used(cost_usd=3))
 
 
+async def test_only_the_worker_that_has_a_run_tells_beside_its_events_what_it_used(sql, worker, hire, job, refused):
+    await job()
+    run = await worker.claim_one()
+    other = await hire(instance="beta")
+    async with refused("LH011"):
+        await late(sql, other, run, used(cost_usd=3))
+    assert await sql.fetchval("select cost_usd from leasehold.runs") is None
+    await late(sql, worker, run, used(cost_usd=3))
+    assert await sql.fetchval("select cost_usd from leasehold.runs") == 3
+
+
 async def late(sql, worker, run, *said):
     await sql.execute(
         "select leasehold.report_usage($1, $2, $3, $4, $5, $6)", *worker.me, run["run_id"], run["run_token"],
