@@ -54,7 +54,9 @@ begin
          array(select c.lane from counted c) as served into taken;
   jobs := nullif(taken.jobs, '{}');
   if taken.short <> '{}' then
-    moved := moved or close_lanes(taken.short, taken.jobs);
+    if close_lanes(taken.short, taken.jobs) then              -- in any case: an `or` would not call it when something else has moved
+      moved := true;
+    end if;
     avoid := avoid || array(select l.tenant from lanes l
                              where l.lane = any (taken.short)
                                and l.active

@@ -167,6 +167,18 @@ async def test_the_front_job_locked_by_somebody_does_not_hold_up_other_tenants(s
     assert await sql.fetchval("select status from leasehold.jobs where id = $1", held) == "cancelled"
 
 
+async def test_a_lane_found_empty_while_another_is_parked_hides_no_work_of_its_tenant(sql, worker, job):
+    await sql.execute("""
+        insert into leasehold.agents (name, command, max_running) values ('full', '{true}', 0);
+        insert into leasehold.tenants (name, max_running) values ('acme', 1)""")
+    gone = [await job(tenant="acme", queue=f"q{n}") for n in range(5)]
+    for each in gone:
+        await sql.execute("select leasehold.cancel($1)", each)
+    wanted = await job(tenant="acme")
+    await job(tenant="other", agent="full")
+    assert [run["job_id"] for run in await worker.claim(4)] == [wanted]
+
+
 GUARD = """
 create function public.guard() returns trigger language plpgsql as $$
 declare
