@@ -88,11 +88,11 @@ class History:
             assert run is None or run.live or (run.outcome, run.late) == ("lost", None), (
                 f"output {n} came after the end"
             )
+        given = {turn.run for n, turn in before.turns.items() if not over(turn) and over(after.turns[n])}
         for n in after.events.keys() - before.events.keys():
             kind, run, _ = after.events[n]
-            assert kind == "late_outcome" or run is None or not mute(run) or "late" in actors, (
-                f"event {n} from an ended run"
-            )
+            told = kind == "late_outcome" or (kind == "turn_ended" and run in given)  # of the run, not by it
+            assert told or run is None or not mute(run) or "late" in actors, f"event {n} from an ended run"
 
     def workers(self, before, after, actors):
         for n, was in before.workers.items():
@@ -152,7 +152,7 @@ class History:
         """The first end of a turn stands, and the first answer; what is over is not opened again; no word is gone."""
         for n, was in before.turns.items():
             now = after.turns[n]
-            assert was.state not in ("ended", "cancelled") or was == now, f"turn {n} was {was}, is {now}"
+            assert not over(was) or was == now, f"turn {n} was {was}, is {now}"
         for n, was in before.asked.items():
             now = after.asked[n]
             same = was.status in (now.status, "pending")
@@ -179,3 +179,7 @@ class History:
 
 def opened(before, after):
     return [run for n, run in after.runs.items() if n not in before.runs and run.live]
+
+
+def over(turn):
+    return turn.state in ("ended", "cancelled")

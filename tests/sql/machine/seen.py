@@ -43,7 +43,7 @@ select jsonb_build_object(
     from leasehold.holds h),
   'repositories', (select jsonb_object_agg(p.tenant || '/' || p.name, jsonb_build_object('most', p.max_running)) from leasehold.repositories p),
   'hosts', (select jsonb_object_agg(h.host_id, jsonb_build_object('most', h.max_running)) from leasehold.hosts h),
-  'turns', (select jsonb_object_agg(t.id, jsonb_build_object('id', t.id, 'job', t.job_id, 'kind', t.kind, 'state', t.state,
+  'turns', (select jsonb_object_agg(t.id, jsonb_build_object('id', t.id, 'job', t.job_id, 'run', t.run_id, 'kind', t.kind, 'state', t.state,
       'again', t.idempotency_key is not null, 'ends', jsonb_build_array(t.outcome, t.why, t.ended_at))) from leasehold.turns t),
   'follow_ups', (select jsonb_agg(distinct t.follow_up_job) from leasehold.turns t where t.outcome = 'follow_up'),
   'asked', (select jsonb_object_agg(i.id, jsonb_build_object('id', i.id, 'job', i.job_id, 'run', i.run_id, 'status', i.status,
