@@ -89,6 +89,13 @@ def test_secrets_that_are_all_alike_cost_an_agent_s_output_no_more_than_some_loo
     assert time.thread_time() - began < 1
 
 
+def test_what_is_a_secret_within_the_beginning_of_another_is_hidden_and_no_more():
+    assert hidden({KEY, "begins with xxxxxxxx and ends"}, b"begins with", b" xxxxxxxx") == b"begins with xxxxxxxx"
+    assert hidden({KEY, f"begins with {KEY} and ends"}, b"begins with ", KEY.encode()) == b"begins with " + b"*" * len(
+        KEY
+    )
+
+
 def test_half_a_character_in_a_secret_is_no_reason_to_fail():
     secret = "\ud800" + KEY
     assert hidden({secret}, json.dumps({"said": secret}).encode()) == b'{"said": "' + b"*" * (len(KEY) + 6) + b'"}'

@@ -73,7 +73,9 @@ def test_a_place_a_date_and_what_is_said_elsewhere_are_none(value):
     assert secrets_in(f'token_endpoint = "{value}"') == secrets_in(json.dumps({"token": value})) == set()
 
 
-@pytest.mark.parametrize("value", ["https://me:a-password@example.org/", "/k7MDENGbPxRfiCYEXAMPLEKEYwJalrXUtnFEMI+"])
+@pytest.mark.parametrize("value", [
+    "https://me:a-password@example.org/", "/k7MDENG/bPxRfiCYEXAMPLEKEYwJalrXUtnFEMI", "/k7MDENGbPxRfiCYEXA=", "~k7MDENGbPxRfiCYEXA",
+])  # fmt: skip
 def test_an_address_with_a_password_and_base64_that_begins_like_a_path_are_secrets(value):
     assert secrets_in(f"aws_secret_access_key = {value}") == {value}
 

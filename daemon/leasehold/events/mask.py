@@ -40,20 +40,24 @@ class Hidden:
         if self._pattern is None:
             return raw
         whole = self._held + raw
-        end = len(whole) - self._begun(whole)
+        return self._told(whole, len(whole) - self._begun(whole))
+
+    def rest(self) -> bytes:
+        """Nothing more comes: what was held is no secret, but for what is one within it."""
+        return self._told(self._held, len(self._held))
+
+    def _told(self, whole: bytes, end: int) -> bytes:
+        """Of these what is before `end`; what is behind it is held, as it is."""
         told, last = bytearray(whole), self._starred
         told[:last] = b"*" * last
         for begin, past in self._found(whole):  # in order, and each may begin within another
+            if begin >= end:
+                break
             if past > last:
                 told[begin:past] = b"*" * (past - begin)
                 last = past
         self._held, self._starred = whole[end:], max(0, last - end)
         return bytes(told[:end])
-
-    def rest(self) -> bytes:
-        """Nothing more comes: what was held is no secret."""
-        held, starred, self._held, self._starred = self._held, self._starred, b"", 0
-        return b"*" * starred + held[starred:]
 
     def _found(self, raw: bytes) -> Iterator[tuple[int, int]]:
         at = 0

@@ -39,9 +39,9 @@ VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 """... as this does. Everywhere else it may well be a secret."""
 REFERENCE = re.compile(r"\$\{?[A-Z][A-Z0-9_]*\}?|\{(?:env|file):[^{}]*\}")
 DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.,]*(?:Z|[+-][\d:]+)?)?")
-PLACE = re.compile(r"/|~|\.\.?/|https?://(?![^/?#\s]*@)", re.IGNORECASE)
+PLACE = re.compile(r"/|~[\w.-]*/|\.\.?/|https?://(?![^/?#\s]*@)", re.IGNORECASE)
 """A file or an address without a password in it."""
-RANDOM = re.compile(r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])/[A-Za-z0-9+/]{31,}={0,2}")
+RANDOM = re.compile(r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])/(?:[A-Za-z0-9+]{15,}|[A-Za-z0-9+/]{31,})={0,2}")
 """No file: base64 may begin with a slash."""
 SCHEME = re.compile(r"^(?:bearer|basic|token)[ \t]+", re.IGNORECASE)
 
