@@ -108,6 +108,7 @@ SANE = {
     "words that wait in a job that has ended": """select m.id from leasehold.messages m where m.status = 'queued'
         and not exists (select from leasehold.jobs j where j.id = m.job_id and j.finished_at is null)""",
     "turns that are not in the conversation": """select t.id from leasehold.turns t where t.kind <> 'interrupt' and t.outcome is distinct from 'moved'
+        and not (t.outcome is not distinct from 'follow_up' and t.follow_up_job is null)      -- deleted, and its words with it
         and not exists (select from leasehold.messages m where m.turn_id = t.id and m.job_id = coalesce(t.follow_up_job, t.job_id)
                          and (m.status = 'queued') = (t.state = 'pending' or m.job_id <> t.job_id and m.run_id is null
                               and exists (select from leasehold.jobs j where j.id = m.job_id and j.finished_at is null)))""",
