@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sql.machine.keys import birth, taken
+from sql.machine.keys import beside, birth, retried, taken
 from sql.machine.seen import DONE
 from sql.machine.step import Step
 
@@ -74,7 +74,7 @@ class Cancel(Ask):
 
 @dataclass(frozen=True)
 class Retry(Ask):
-    refusals = ("LH022", "LH023")
+    refusals = ("LH022", "LH023", "LH126")
     actors = ("retry",)
 
     async def do(self, world, seen, hand):
@@ -82,11 +82,12 @@ class Retry(Ask):
 
     def foretell(self, world, seen):
         job = seen.jobs[world.job(self.job)]
-        return (
-            birth(seen, job.tenant, job.key, job.policy)
-            if job.status in DONE and job.status != "succeeded"
-            else "LH022"
-        )
+        if job.status not in DONE or job.status == "succeeded":
+            return "LH022"
+        if job.policy == "allow":
+            return "queued"
+        key = retried(seen, job)
+        return "LH126" if beside(seen, job, key) else birth(seen, job.tenant, key)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,30 @@ def birth(seen, tenant, key, policy="defer"):
     return "deferred" if key and policy != "allow" and taken(seen, tenant, key) else "queued"
 
 
+def spoken(job):
+    """The key of those that go on with the conversation a job is in."""
+    return f"session:{job.agent}:{job.session or f'job:{job.id}'}"
+
+
+def retried(seen, job):
+    """The key of a job that is tried again: that of its conversation, if it has none of its own and others may have gone on with it."""
+    own = spoken(job)
+    gone_on = taken(seen, job.tenant, own) or f"{job.tenant}/{job.agent}/job:{job.id}" in seen.sessions
+    return own if job.key is None and job.session is None and gone_on else job.key
+
+
+def beside(seen, job, key):
+    """Whoever is in the conversation of a job, and would not be kept apart from it by this key."""
+    if job.session is None:
+        return key != spoken(job) and live_of(seen, job.tenant, spoken(job)) is not None
+    return any(
+        (one.tenant, one.agent, one.session, f"job:{one.id}") == (job.tenant, job.agent, None, job.session)
+        and one.key != spoken(job)
+        and one.status not in DONE
+        for one in seen.jobs.values()
+    )
+
+
 def joined(seen, tenant, key, agent):
     """Whom an ask to be coalesced joins: a job of this agent that has not started."""
     live = live_of(seen, tenant, key)

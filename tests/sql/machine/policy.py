@@ -89,9 +89,7 @@ def check_keys(before, after, actors):
         if now is not None and now.status not in DONE:
             continue
         waited = {job.id for job in of_key(before, held.tenant, held.key) if job.status == "deferred"}
-        waited |= {
-            n for n in after.follow_ups if n not in before.jobs
-        }  # what its turns have become stands in line, too
+        waited |= {n for n in after.follow_ups if n not in before.jobs}  # what its turns have become waits, too
         left = [job for job in of_key(after, held.tenant, held.key) if job.id in waited]
         if left:
             first = next((job for job in left if not before.agents[job.agent].paused), left[0])

@@ -6,7 +6,7 @@ LOOK = """
 select jsonb_build_object(
   'jobs', (select jsonb_object_agg(j.id, jsonb_build_object(
       'id', j.id, 'status', j.status, 'reason', j.reason, 'tenant', j.tenant, 'queue', j.queue, 'agent', j.agent,
-      'key', j.concurrency_key, 'policy', j.conflict_policy, 'context', j.context, 'repository', j.repository,
+      'key', j.concurrency_key, 'session', j.session_key, 'policy', j.conflict_policy, 'context', j.context, 'repository', j.repository,
       'again', j.idempotency_key, 'started', j.started_at is not null, 'priority', j.priority, 'attempts', j.attempts, 'interruptions', j.interruptions, 'losses', j.losses,
       'max_attempts', j.max_attempts, 'max_losses', j.max_losses, 'cancelling', j.cancel_requested_at is not null,
       'wait', extract(epoch from j.run_at - leasehold.clock()), 'waited_out', coalesce(j.waits_until <= leasehold.clock(), false)))
@@ -48,6 +48,7 @@ select jsonb_build_object(
   'follow_ups', (select jsonb_agg(distinct t.follow_up_job) from leasehold.turns t where t.outcome = 'follow_up'),
   'asked', (select jsonb_object_agg(i.id, jsonb_build_object('id', i.id, 'job', i.job_id, 'run', i.run_id, 'status', i.status,
       'said', i.response ->> 'decision', 'answer', i.response)) from leasehold.interactions i),
+  'sessions', (select jsonb_object_agg(s.tenant || '/' || s.agent || '/' || s.key, s.conversation) from leasehold.sessions s),
   'all', (select c.max_running from leasehold.cluster c),
   'usage', (select jsonb_object_agg(u.run_id || '/' || u.seq, jsonb_build_object('run', u.run_id, 'tenant', u.tenant, 'agent', u.agent,
       'cost', u.cost_usd, 'tokens', u.input_tokens, 'today', u.at >= date_trunc('day', leasehold.clock(), 'UTC'))) from leasehold.usage u),
