@@ -46,8 +46,9 @@ class Forked:
         return said
 
     def send_signal(self, number):
-        if self.returncode is None:
-            os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and we have not heard so yet
+            if self.returncode is None:
+                os.kill(self.pid, number)
 
     def terminate(self):
         self.send_signal(signal.SIGTERM)
